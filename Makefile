@@ -1,0 +1,45 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both need only Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test lint types unit docs bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --prefer-binary -e '.[dev]' -c constraints.txt
+	touch $@
+
+demo: setup
+	$(BIN)/cifar-resnet train --recipe demo --data shapes --name demo
+	$(BIN)/cifar-resnet evaluate demo
+	$(BIN)/cifar-resnet plot demo
+	$(BIN)/cifar-resnet misclassified demo --n 10
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+unit: setup
+	$(BIN)/python -m pytest
+
+test: lint types unit
+
+docs: setup
+	$(BIN)/python doc/generate_commands.py
+
+bench: setup
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/augmentation.py
+	$(BIN)/python benchmarks/train_throughput.py
+	$(BIN)/python benchmarks/peak_memory.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,38 @@
+"""Train a custom ResNet on CIFAR-10 and see what it learned.
+
+The public API, four names, each imported only when first used so that ``import cifar_cli``
+stays instant::
+
+    from cifar_cli import load_config, train, evaluate, load_model
+
+    config = load_config("demo", data="shapes")
+    result = train(config, run_dir="runs/first")
+    report = evaluate("runs/first")
+    model = load_model("runs/first")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "evaluate", "load_config", "load_model", "train"]
+
+_HOMES = {
+    "load_config": "cifar_cli.config",
+    "train": "cifar_cli.training.run",
+    "evaluate": "cifar_cli.analysis.evaluate",
+    "load_model": "cifar_cli.analysis.evaluate",
+}
+
+if TYPE_CHECKING:
+    from cifar_cli.analysis.evaluate import evaluate, load_model
+    from cifar_cli.config import load_config
+    from cifar_cli.training.run import train
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,6 @@
+"""One typed, frozen configuration object, its recipes, and the ways to override it. No torch."""
+
+from cifar_cli.config.loading import load_config, recipe_names, recipe_text
+from cifar_cli.config.schema import Config
+
+__all__ = ["Config", "load_config", "recipe_names", "recipe_text"]

@@ -1,0 +1,157 @@
+"""The configuration: every setting, its default, its bounds, and what it means.
+
+Defaults are the `baseline` recipe: the settings of the ERA V1 session-10 course project.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Triple = tuple[float, float, float]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys refused, NaN and infinity refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Which images, how many, and how they are scaled."""
+
+    source: str = "cifar10"
+    """`cifar10`, `shapes`, a folder with class folders, or the original archive or its folder."""
+    dir: str | None = None
+    """Folder for downloads and caches; None: CIFAR_RESNET_HOME or the platform's cache folder."""
+    workers: int = Field(0, ge=0, le=64)
+    """Loader processes for the Albumentations form; 0 augments in the training process."""
+    limit_train: int | None = Field(None, ge=1)
+    """Train on a seeded, class-balanced draw of this many images; None: all."""
+    limit_val: int | None = Field(None, ge=1)
+    """The same for the images that are validated on."""
+    val_fraction: float = Field(0.0, ge=0, lt=1)
+    """Share of the training images held out for validation; 0: validate on the test split."""
+    image_size: int = Field(32, ge=16, le=512)
+    """Side length in pixels; images of other sizes are resized to it once, when decoded."""
+    mean: Triple = (0.491, 0.482, 0.447)
+    """Per-channel mean, pixels scaled to 0..1."""
+    std: Triple = (0.247, 0.244, 0.262)
+    """Per-channel standard deviation, pixels scaled to 0..1."""
+
+    @model_validator(mode="after")
+    def _positive_std(self) -> DataConfig:
+        if min(self.std) <= 0:
+            raise ValueError("data.std must be positive in every channel")
+        return self
+
+
+class AugmentConfig(Section):
+    """The three training augmentations, in the order in which they are applied."""
+
+    form: Literal["albumentations", "tensor"] = "albumentations"
+    """Albumentations image by image, or tensor operations on the whole batch."""
+    crop_p: Probability = 0.2
+    """Probability of a random resized crop."""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Range of the cropped area as a share of the image."""
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    """Range of the crop's width / height."""
+    flip_p: Probability = 0.2
+    """Probability of a horizontal flip."""
+    cutout_p: Probability = 0.5
+    """Probability of one square hole."""
+    cutout_size: int = Field(8, ge=1)
+    """Side of the hole in pixels."""
+
+    @model_validator(mode="after")
+    def _ordered_ranges(self) -> AugmentConfig:
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError("augment.crop_scale must be two ascending numbers in (0, 1]")
+        low, high = self.crop_ratio
+        if not 0 < low <= high:
+            raise ValueError("augment.crop_ratio must be two ascending positive numbers")
+        return self
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    name: Literal["custom_resnet"] = "custom_resnet"
+    """The network's name."""
+    width: int = Field(64, ge=1, le=1024)
+    """Channels of the prep layer; the other layers have 2, 4 and 8 times as many."""
+    dropout: float = Field(0.02, ge=0, lt=1)
+    """Dropout in the prep layer and the pooled layers."""
+    residual_dropout: float = Field(0.05, ge=0, lt=1)
+    """Dropout inside the residual pairs."""
+
+
+class OptimConfig(Section):
+    """Adam with L2 weight decay, as in the course project."""
+
+    max_lr: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] = 0.0465
+    """Peak learning rate; `auto` runs the LR range test first and takes its suggestion."""
+    weight_decay: float = Field(1e-4, ge=0, le=1)
+    """L2 penalty added to the gradient (not decoupled)."""
+
+
+class ScheduleConfig(Section):
+    """OneCycleLR, two linear phases, stepped every batch."""
+
+    div_factor: float = Field(2000.0, ge=1)
+    """First learning rate = max_lr / div_factor."""
+    final_div_factor: float = Field(100.0, ge=1)
+    """Last learning rate = max_lr / div_factor / final_div_factor."""
+    pct_start: float = Field(5 / 24, gt=0, lt=1)
+    """Share of all steps in which the learning rate rises."""
+
+
+class TrainConfig(Section):
+    """Length of training and size of its steps."""
+
+    epochs: int = Field(24, ge=1, le=100_000)
+    """Passes over the training images."""
+    batch_size: int = Field(512, ge=1, le=65_536)
+    """Images a step; the last, smaller batch of an epoch is kept."""
+
+
+class RuntimeConfig(Section):
+    """How the same mathematics is run on the device."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 autocast on a GPU that has it, fp32 on CPU and MPS."""
+    channels_last: bool = True
+    """Memory layout of images and filters; faster on CPU and GPU alike."""
+    compile: bool = False
+    """torch.compile: worth its compile time on long runs only."""
+    threads: int | None = Field(None, ge=1, le=1024)
+    """CPU threads of torch; None leaves torch's own choice."""
+
+
+class Config(Section):
+    """Everything that decides what a run computes, and how."""
+
+    seed: int = Field(1, ge=0, le=2**31 - 1)
+    """Seed of initialisation, order of images, augmentation and dropout."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train; auto: cuda, else mps, else cpu."""
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _hole_fits(self) -> Config:
+        if self.augment.cutout_size > self.data.image_size:
+            raise ValueError(
+                f"augment.cutout_size {self.augment.cutout_size} is larger than "
+                f"data.image_size {self.data.image_size}"
+            )
+        return self
