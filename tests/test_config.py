@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_data_variable_is_short_for_the_data_source() -> None:
 
 
 def test_unknown_environment_setting_is_named() -> None:
-    with pytest.raises(ConfigError, match="optim.max_lrr"):
+    with pytest.raises(ConfigError, match=r"optim\.max_lrr"):
         load_config(env={"CIFAR_RESNET_OPTIM__MAX_LRR": "1"})
 
 
@@ -137,7 +138,6 @@ sections = st.sampled_from([*Config.model_fields, "other"])
 
 @given(st.dictionaries(sections, plain, max_size=4))
 def test_any_plain_tree_gives_a_config_or_a_config_error(tree: dict[str, object]) -> None:
-    try:
+    # Anything but a ConfigError would escape, and fail the test.
+    with contextlib.suppress(ConfigError):
         assert isinstance(build_config(tree), Config)
-    except ConfigError as error:
-        assert str(error)

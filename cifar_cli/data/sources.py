@@ -1,0 +1,106 @@
+"""From `data.source` to images: find, verify, decode, and choose the splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cifar_cli.config import DataConfig
+from cifar_cli.data.cache import home
+from cifar_cli.data.cifar10 import (
+    FOLDER,
+    is_batches_folder,
+    load_archive,
+    load_batches,
+)
+from cifar_cli.data.download import download_archive
+from cifar_cli.data.folder import is_folder_dataset, load_folder
+from cifar_cli.data.shapes import load_shapes
+from cifar_cli.data.types import Dataset, ImageSet, Progress
+from cifar_cli.errors import DataError, nearest_hint
+
+NAMES = ("cifar10", "shapes")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a run trains and validates on."""
+
+    train: ImageSet
+    val: ImageSet
+    class_names: tuple[str, ...]
+    val_is_test: bool
+    """Whether the validation images are the test split, as in the course project."""
+
+
+def load_dataset(config: DataConfig, progress: Progress | None = None) -> Dataset:
+    """Load all images that `config.source` names.
+
+    Raises:
+        DataError: They cannot be found, downloaded, verified or decoded.
+    """
+    source, cache = config.source, home(config.dir)
+    if source == "shapes":
+        return load_shapes(size=config.image_size)
+    if source == "cifar10":
+        _need_32_pixels(config)
+        if is_batches_folder(cache):
+            return load_batches(cache, cache)
+        return load_archive(download_archive(cache, progress), cache, progress)
+    path = Path(source).expanduser()
+    if path.is_file():
+        _need_32_pixels(config)
+        return load_archive(path, cache, progress)
+    if is_batches_folder(path):
+        _need_32_pixels(config)
+        return load_batches(path, cache)
+    if is_folder_dataset(path):
+        return load_folder(path, config.image_size, cache, progress)
+    if path.is_dir():
+        raise DataError(
+            f"{path} holds neither train/<class>/ folders nor {FOLDER}/. "
+            "See doc/data.md for the layouts that are read."
+        )
+    raise DataError(
+        f"--data {source!r}{nearest_hint(source, NAMES)}: not one of {', '.join(NAMES)}, and no "
+        "file or folder of that name exists."
+    )
+
+
+def choose_splits(dataset: Dataset, config: DataConfig, seed: int) -> Splits:
+    """Hold out validation images and apply the limits; both balanced and drawn by `seed`."""
+    train, val = dataset.train, dataset.test
+    classes = len(dataset.class_names)
+    if config.val_fraction:
+        held_out = max(1, round(len(train) * config.val_fraction))
+        if held_out >= len(train):
+            raise DataError(f"data.val_fraction {config.val_fraction} leaves no training images.")
+        chosen = balanced_draw(train.labels, held_out, classes, seed)
+        rest = torch.ones(len(train), dtype=torch.bool)
+        rest[chosen] = False
+        train, val = train.subset(rest.nonzero()[:, 0]), train.subset(chosen)
+    if config.limit_train and config.limit_train < len(train):
+        train = train.subset(balanced_draw(train.labels, config.limit_train, classes, seed + 1))
+    if config.limit_val and config.limit_val < len(val):
+        val = val.subset(balanced_draw(val.labels, config.limit_val, classes, seed + 2))
+    return Splits(train, val, dataset.class_names, val_is_test=not config.val_fraction)
+
+
+def balanced_draw(labels: torch.Tensor, count: int, classes: int, seed: int) -> torch.Tensor:
+    """Draw `count` rows, classes as equally often as they allow; int64, ascending."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    # The rank of each row within its class, in random order: the lowest ranks are taken.
+    ranks = torch.empty(len(labels), dtype=torch.int64)
+    for label in range(classes):
+        rows = order[labels[order] == label]
+        ranks[rows] = torch.arange(len(rows))
+    by_rank = order[torch.argsort(ranks[order], stable=True)]
+    return by_rank[:count].sort().values
+
+
+def _need_32_pixels(config: DataConfig) -> None:
+    if config.image_size != 32:
+        raise DataError(f"data.image_size {config.image_size}: CIFAR-10 images are 32 pixels wide.")

@@ -1,0 +1,283 @@
+"""The run directory: its paths, its small files, and writes that are whole or not there.
+
+Knows nothing of torch, so that plots and listings stay light.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cifar_cli.errors import CheckpointError, ConfigError, StorageError, nearest_hint
+
+RUNS = Path("runs")
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One row of `metrics.csv`. Losses are means per image, accuracies are fractions."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    lr: float
+    """Learning rate of the epoch's last step."""
+    seconds: float
+    """Wall-clock time of the epoch, training and validation."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One row of `steps.csv`; `train_loss` is the mean over the step's images."""
+
+    step: int
+    lr: float
+    train_loss: float
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths of one run, and its small files read and written."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    @property
+    def config(self) -> Path:
+        """The fully resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint of the newest state."""
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint of the epoch with the highest validation accuracy."""
+        return self.path / "checkpoints" / "best.pt"
+
+    @property
+    def plots(self) -> Path:
+        """Folder of the curves."""
+        return self.path / "plots"
+
+    def write_env(self, env: dict[str, Any]) -> None:
+        """Write `env.json`: versions and hardware."""
+        write_json(self.path / "env.json", env)
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write `result.json`: the figures of a finished run."""
+        write_json(self.path / "result.json", {"schema_version": SCHEMA_VERSION, **result})
+
+    def write_status(self, state: str, **details: Any) -> None:
+        """Write `status.json`; `state` is running, completed, interrupted or failed."""
+        status = {"schema_version": SCHEMA_VERSION, "state": state, "updated": _now(), **details}
+        write_json(self.path / "status.json", status)
+
+    def log(self, event: str, **details: Any) -> None:
+        """Append one line to `events.jsonl`."""
+        line = json.dumps({"time": _now(), "event": event, **details})
+        with storage_errors(self.path / "events.jsonl") as path, path.open("a") as file:
+            file.write(line + "\n")
+
+    def write_metrics(self, records: Sequence[EpochRecord]) -> None:
+        """Write `metrics.csv` anew, each epoch once."""
+        rows = [[f.name for f in fields(EpochRecord)]]
+        rows += [[_number(value) for value in asdict(record).values()] for record in records]
+        write_text(self.path / "metrics.csv", "".join(",".join(row) + "\n" for row in rows))
+
+    def read_metrics(self) -> list[EpochRecord]:
+        """Read `metrics.csv`; empty where no epoch has been finished."""
+        rows = _read_rows(self.path / "metrics.csv", EpochRecord)
+        return [EpochRecord(int(row[0]), *row[1:]) for row in rows]
+
+    def append_steps(self, records: Sequence[StepRecord]) -> None:
+        """Append to `steps.csv`; rows of the same steps from an earlier attempt are dropped."""
+        if not records:
+            return
+        path = self.path / "steps.csv"
+        kept = [r for r in self.read_steps() if r.step < records[0].step]
+        known = len(kept)
+        with storage_errors(path):
+            exists = path.is_file()
+            if exists and known == _count_rows(path):
+                with path.open("a") as file:
+                    file.writelines(_step_line(r) for r in records)
+                return
+        header = ",".join(f.name for f in fields(StepRecord)) + "\n"
+        write_text(path, header + "".join(_step_line(r) for r in [*kept, *records]))
+
+    def read_steps(self) -> list[StepRecord]:
+        """Read `steps.csv`; empty where there is none."""
+        rows = _read_rows(self.path / "steps.csv", StepRecord)
+        return [StepRecord(int(row[0]), *row[1:]) for row in rows]
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read `status.json`, `result.json` or `env.json`; empty where there is none."""
+        try:
+            value = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"Cannot read {self.path / name}: {error}.") from error
+        return value if isinstance(value, dict) else {}
+
+
+def create_run(path: Path) -> RunDir:
+    """Make a new run directory; where the name is taken, `-2`, `-3` … is added.
+
+    Raises:
+        StorageError: The folder cannot be made.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        candidate, number = path, 1
+        while True:
+            try:
+                candidate.mkdir()
+            except FileExistsError:
+                if candidate.is_dir() and not any(candidate.iterdir()):
+                    break
+                number += 1
+                candidate = path.with_name(f"{path.name}-{number}")
+                continue
+            break
+        (candidate / "checkpoints").mkdir(exist_ok=True)
+    return RunDir(candidate)
+
+
+def run_path(name: str) -> Path:
+    """The folder of a run's name, `runs/<name>`.
+
+    Raises:
+        ConfigError: The name cannot be the name of a folder.
+    """
+    if not re.fullmatch(r"[\w.+=-]{1,100}", name) or name.strip(".") == "":
+        raise ConfigError(f"--name {name!r}: use letters, digits, and . _ - + = only.")
+    return RUNS / name
+
+
+def find_run(run: str | os.PathLike[str] | None = None) -> RunDir:
+    """Find a run by directory or by its name under `runs/`; None finds the newest.
+
+    Raises:
+        CheckpointError: There is no such run.
+    """
+    known = sorted(
+        (p for p in (RUNS.iterdir() if RUNS.is_dir() else ()) if (p / "config.yaml").is_file()),
+        key=lambda p: ((p / "config.yaml").stat().st_mtime_ns, p.name),
+    )
+    if run is None:
+        if not known:
+            raise CheckpointError(
+                "No run under runs/ yet. Train one first: cifar-resnet train --recipe demo"
+            )
+        return RunDir(known[-1])
+    for candidate in (Path(run), RUNS / run):
+        if (candidate / "config.yaml").is_file():
+            return RunDir(candidate)
+    names = [p.name for p in known]
+    listed = f" Runs here: {', '.join(names[-8:])}." if names else " There are no runs here."
+    raise CheckpointError(
+        f"No run {os.fspath(run)!r}{nearest_hint(os.fspath(run), names)}: neither a run directory "
+        f"nor a name under runs/.{listed}"
+    )
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[Path]:
+    """Turn an `OSError` of writing into a `StorageError` that names the path and the reason."""
+    try:
+        yield path
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(
+            f"Cannot write {path}: {reason}. Free some space or choose another place."
+        ) from error
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; afterwards sync it and rename it to `path`.
+
+    A reader sees the old file or the whole new one. After an error nothing is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut (POSIX; elsewhere nothing)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically; NaN is refused, since JSON has none."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _read_rows(path: Path, kind: type[EpochRecord] | type[StepRecord]) -> list[list[float]]:
+    names = [f.name for f in fields(kind)]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = list(csv.reader(file)) or [names]
+        if header != names:
+            raise ValueError(f"its columns are {header}")
+        return [[float(cell) for cell in row] for row in rows if len(row) == len(names)]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"Cannot read {path}: {error}.") from error
+
+
+def _count_rows(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for _ in file) - 1
+
+
+def _step_line(record: StepRecord) -> str:
+    return ",".join(_number(value) for value in asdict(record).values()) + "\n"
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.9g}"
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
