@@ -7,6 +7,8 @@ the class and a linear model stays far below a network.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,7 +17,8 @@ from cifar_cli.data.types import Dataset, ImageSet
 
 Array = npt.NDArray[np.float32]
 CLASS_NAMES = (
-    "circle", "ring", "square", "frame", "triangle", "star", "cross", "crescent", "bar", "hourglass",
+    "circle", "ring", "square", "frame", "triangle",
+    "star", "cross", "crescent", "bar", "hourglass",
 )  # fmt: skip
 
 
@@ -99,7 +102,7 @@ def _texture(n: int, axis: Array, rng: np.random.Generator) -> Array:
     return texture[..., None]
 
 
-def _depth(label: int, u: Array, v: Array) -> Array:
+def _depth(label: int, u: Array, v: Array) -> npt.NDArray[Any]:
     """Signed depth inside the figure in units of its radius: positive inside, 0 on the edge."""
     r = np.hypot(u, v)
     box = np.maximum(np.abs(u), np.abs(v))
@@ -120,7 +123,7 @@ def _depth(label: int, u: Array, v: Array) -> Array:
             x, y = r * np.cos(sector), r * np.sin(sector)
             ix, iy = 0.42 * np.cos(np.pi / 5), 0.42 * np.sin(np.pi / 5)
             length = np.hypot(1 - ix, iy)
-            return np.asarray(((1 - x) * iy - y * (1 - ix)) / length, np.float32)
+            return ((1 - x) * iy - y * (1 - ix)) / length
         case "cross":
             upright = np.minimum(0.25 - np.abs(u), 0.9 - np.abs(v))
             return np.maximum(upright, np.minimum(0.25 - np.abs(v), 0.9 - np.abs(u)))
