@@ -19,7 +19,6 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     for variable in [name for name in os.environ if name.startswith("CIFAR_RESNET_")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("CIFAR_RESNET_HOME", str(tmp_path_factory.mktemp("home")))
-    yield
 
 
 @pytest.fixture

@@ -22,9 +22,7 @@ class _StrictLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(
-                None, None, "anchors and aliases are not supported", self.peek_event().start_mark
-            )
+            raise yaml.YAMLError("anchors and aliases are not supported")
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
 

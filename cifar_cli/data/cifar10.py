@@ -109,14 +109,9 @@ def check_md5(path: Path, expected: str, progress: Progress | None = None) -> No
 class _PlainUnpickler(pickle.Unpickler):
     """Builds NumPy arrays and plain values; refuses every other class."""
 
-    ALLOWED = {
-        ("numpy", "dtype"): np.dtype,
-        ("numpy", "ndarray"): np.ndarray,
-    }
-
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self.ALLOWED:
-            return self.ALLOWED[module, name]
+        if module == "numpy" and name in ("dtype", "ndarray"):
+            return getattr(np, name)
         if (module, name) == ("numpy.core.multiarray", "_reconstruct"):
             return _reconstruct()
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a CIFAR-10 batch")
@@ -132,7 +127,8 @@ def _check(data: bytes, expected: str, origin: str) -> None:
     found = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if found != expected:
         raise DataError(
-            f"{origin} is not the published CIFAR-10 batch: its MD5 is {found}, expected {expected}. "
+            f"{origin} is not the published CIFAR-10 batch: its MD5 is {found}, expected "
+            f"{expected}. "
             f"Get {ARCHIVE} again; images in class folders are read without checksums."
         )
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -97,7 +98,7 @@ def _class_names(entries: list[Entry], splits: dict[str, Path]) -> tuple[str, ..
             )
     if unknown := sorted(found["test"] - found["train"]):
         raise DataError(
-            f"{splits['test']} has the class {unknown[0]!r}, which {splits['train']} does not have. "
+            f"{splits['test']} has the class {unknown[0]!r}, which {splits['train']} does not. "
             "Every class needs training images."
         )
     if len(found["train"]) < 2:
@@ -154,9 +155,7 @@ def _decode(
     return ImageSet(torch.from_numpy(images), labels, torch.arange(len(entries)))
 
 
-def _open(
-    path: Path, data: bytes | None, size: int
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _open(path: Path, data: bytes | None, size: int) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data) if data is not None else path) as image:
             if image.width * image.height > MAX_PIXELS:

@@ -102,7 +102,7 @@ def _texture(n: int, axis: Array, rng: np.random.Generator) -> Array:
     return texture[..., None]
 
 
-def _depth(label: int, u: Array, v: Array) -> npt.NDArray[Any]:
+def _depth(label: int, u: Array, v: Array) -> Any:
     """Signed depth inside the figure in units of its radius: positive inside, 0 on the edge."""
     r = np.hypot(u, v)
     box = np.maximum(np.abs(u), np.abs(v))

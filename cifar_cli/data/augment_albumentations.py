@@ -1,0 +1,87 @@
+"""The three training augmentations by Albumentations, image by image."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cifar_cli.config import AugmentConfig
+from cifar_cli.data.augment_tensor import fill_colour
+from cifar_cli.errors import ConfigError
+
+# Importing Albumentations would otherwise ask the network for a newer version.
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+
+
+class AlbumentationsAugment:
+    """Random resized crop, horizontal flip and one square hole, drawn for each image anew.
+
+    Albumentations' own seeding repeats draws across worker processes; here each image gets
+    generators of its own, keyed by (seed, epoch, image index).
+    """
+
+    def __init__(
+        self, config: AugmentConfig, mean: tuple[float, ...], seed: int, size: int
+    ) -> None:
+        albumentations = _import_albumentations()
+        hole = (config.cutout_size, config.cutout_size)
+        self.seed = seed
+        self.transform = albumentations.Compose(
+            [
+                albumentations.RandomResizedCrop(
+                    size=(size, size),
+                    scale=config.crop_scale,
+                    ratio=config.crop_ratio,
+                    p=config.crop_p,
+                ),
+                albumentations.HorizontalFlip(p=config.flip_p),
+                albumentations.CoarseDropout(
+                    num_holes_range=(1, 1),
+                    hole_height_range=hole,
+                    hole_width_range=hole,
+                    fill=fill_colour(mean),
+                    p=config.cutout_p,
+                ),
+            ],
+            strict=True,
+        )
+
+    def __call__(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
+        """Augment uint8 (B, H, W, 3) images whose dataset positions are `indices`, int64 (B,)."""
+        pixels = images.numpy()
+        augmented = np.empty_like(pixels)
+        for row, index in enumerate(indices.tolist()):
+            key = (self.seed, epoch, index)
+            self.transform.set_random_state(
+                np.random.default_rng(key),
+                random.Random(self.seed << 96 | epoch << 64 | index),
+            )
+            augmented[row] = self.transform(image=pixels[row])["image"]
+        return torch.from_numpy(augmented)
+
+
+def _import_albumentations() -> Any:
+    try:
+        importlib.metadata.version("albumentationsx")
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    else:
+        raise ConfigError(
+            "The package albumentationsx (AGPL) hides albumentations, whose import name it uses. "
+            "Run: pip uninstall albumentationsx && pip install --force-reinstall albumentations, "
+            "or choose --set augment.form=tensor."
+        )
+    try:
+        import albumentations
+    except ImportError as error:
+        raise ConfigError(
+            f"Albumentations cannot be imported ({error}). Install it, or choose "
+            "--set augment.form=tensor, which needs nothing but torch."
+        ) from error
+    return albumentations

@@ -1,0 +1,138 @@
+"""From images in memory to batches on the device: gather, augment, cast, normalise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cifar_cli.config import Config
+from cifar_cli.data.augment_tensor import TensorAugment
+from cifar_cli.data.types import ImageSet
+
+
+class Augment(Protocol):
+    """uint8 (B, H, W, 3) images and their int64 (B,) positions to augmented images alike."""
+
+    def __call__(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor: ...
+
+
+class Normalise:
+    """uint8 (B, H, W, 3) to float32 (B, 3, H, W), channels_last or contiguous, mean 0, deviation 1."""
+
+    def __init__(
+        self, mean: tuple[float, ...], std: tuple[float, ...], channels_last: bool = True
+    ) -> None:
+        self.scale = torch.tensor([1 / (255 * s) for s in std])
+        self.shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
+        self.channels_last = channels_last
+
+    def __call__(self, images: Tensor) -> Tensor:
+        scale, shift = self.scale.to(images.device), self.shift.to(images.device)
+        pixels = torch.addcmul(shift, images.float(), scale).permute(0, 3, 1, 2)
+        # The memory of (B, H, W, 3) already is that of channels_last.
+        return pixels if self.channels_last else pixels.contiguous()
+
+
+class TrainLoader:
+    """Shuffled, augmented batches of an epoch; the same for the same (seed, epoch).
+
+    Args:
+        images: What to train on; moved to `device` once where the augmentation runs there.
+        config: Seed, batch size, augmentation and layout.
+        device: Where the batches are wanted.
+    """
+
+    def __init__(self, images: ImageSet, config: Config, device: torch.device) -> None:
+        self.batch_size = config.train.batch_size
+        self.seed = config.seed
+        self.device = device
+        self.augment = make_augment(config)
+        self.normalise = Normalise(config.data.mean, config.data.std, config.runtime.channels_last)
+        self.workers = config.data.workers if config.augment.form == "albumentations" else 0
+        # Albumentations works on the CPU; everything else is fastest where the network is.
+        home = torch.device("cpu") if config.augment.form == "albumentations" else device
+        self.images = ImageSet(
+            images.images.to(home), images.labels.to(device), images.indices.to(home)
+        )
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch; the last one may be smaller."""
+        return -(-len(self.images) // self.batch_size)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images, float32 (B, 3, H, W), and labels, int64 (B,), from `first_step` on."""
+        batches = epoch_order(self.seed, epoch, len(self.images)).split(self.batch_size)
+        batches = batches[first_step:]
+        for rows, augmented in zip(batches, self._augmented(batches, epoch), strict=True):
+            pixels = augmented.to(self.device, non_blocking=True)
+            yield self.normalise(pixels), self.images.labels[rows.to(self.device)]
+
+    def _augmented(self, batches: tuple[Tensor, ...], epoch: int) -> Iterator[Tensor]:
+        job = _AugmentJob(self.images, self.augment, batches, epoch)
+        if self.workers == 0 or not batches:
+            yield from (job[number] for number in range(len(batches)))
+            return
+        yield from DataLoader(
+            job,
+            batch_size=None,
+            num_workers=min(self.workers, len(batches)),
+            worker_init_fn=_start_worker,
+            pin_memory=self.device.type == "cuda",
+            # Workers must not draw from the generator that training draws from.
+            generator=torch.Generator(),
+        )
+
+
+class _AugmentJob(Dataset[Tensor]):
+    """Batch number to augmented batch, in this process or in a worker."""
+
+    def __init__(
+        self, images: ImageSet, augment: Augment, batches: tuple[Tensor, ...], epoch: int
+    ) -> None:
+        self.images, self.augment, self.batches, self.epoch = images, augment, batches, epoch
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> Tensor:
+        rows = self.batches[number].to(self.images.images.device)
+        return self.augment(self.images.images[rows], self.images.indices[rows], self.epoch)
+
+
+def _start_worker(_: int) -> None:
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    torch.set_num_threads(1)
+
+
+def make_augment(config: Config) -> Augment:
+    """The augmentation in the form that `config.augment.form` names."""
+    if config.augment.form == "tensor":
+        return TensorAugment(config.augment, config.data.mean, config.seed)
+    # Only this form needs Albumentations, whose import takes seconds.
+    from cifar_cli.data.augment_albumentations import AlbumentationsAugment
+
+    return AlbumentationsAugment(
+        config.augment, config.data.mean, config.seed, config.data.image_size
+    )
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
+    """The order of the rows in an epoch (counted from 1), int64 (count,)."""
+    # The two fit into one 64-bit seed, and differ in every (seed, epoch).
+    generator = torch.Generator().manual_seed(seed << 32 | epoch)
+    return torch.randperm(count, generator=generator)
+
+
+def plain_batches(
+    images: ImageSet, normalise: Normalise, batch_size: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches in order, not augmented: float32 (B, 3, H, W) and labels int64 (B,)."""
+    parts = zip(images.images.split(batch_size), images.labels.split(batch_size), strict=True)
+    for pixels, labels in parts:
+        yield normalise(pixels.to(device)), labels.to(device)
