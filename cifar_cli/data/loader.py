@@ -22,7 +22,7 @@ class Augment(Protocol):
 
 
 class Normalise:
-    """uint8 (B, H, W, 3) to float32 (B, 3, H, W), channels_last or contiguous, mean 0, deviation 1."""
+    """uint8 (B, H, W, 3) to float32 (B, 3, H, W): channels_last or contiguous, mean 0, std 1."""
 
     def __init__(
         self, mean: tuple[float, ...], std: tuple[float, ...], channels_last: bool = True
@@ -67,7 +67,7 @@ class TrainLoader:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images, float32 (B, 3, H, W), and labels, int64 (B,), from `first_step` on."""
-        batches = epoch_order(self.seed, epoch, len(self.images)).split(self.batch_size)
+        batches = torch.split(epoch_order(self.seed, epoch, len(self.images)), self.batch_size)
         batches = batches[first_step:]
         for rows, augmented in zip(batches, self._augmented(batches, epoch), strict=True):
             pixels = augmented.to(self.device, non_blocking=True)
@@ -133,6 +133,6 @@ def plain_batches(
     images: ImageSet, normalise: Normalise, batch_size: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield batches in order, not augmented: float32 (B, 3, H, W) and labels int64 (B,)."""
-    parts = zip(images.images.split(batch_size), images.labels.split(batch_size), strict=True)
+    parts = zip(*(torch.split(t, batch_size) for t in (images.images, images.labels)), strict=True)
     for pixels, labels in parts:
         yield normalise(pixels.to(device)), labels.to(device)

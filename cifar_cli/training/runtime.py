@@ -1,0 +1,153 @@
+"""Device, precision, threads, seeds and signals: how the same mathematics is run."""
+
+from __future__ import annotations
+
+import platform
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+import torch
+from torch import nn
+
+from cifar_cli import __version__
+from cifar_cli.config import Config
+from cifar_cli.errors import ConfigError, OutOfMemoryError
+
+EVAL_BATCH = {"cpu": 500, "mps": 1000, "cuda": 2500}
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that `auto`, `cpu`, `cuda` or `mps` means here.
+
+    Raises:
+        ConfigError: The device is not present.
+    """
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device, there in present.items() if there)
+    if not present[name]:
+        here = ", ".join(device for device, there in present.items() if there)
+        raise ConfigError(f"--device {name}: not available here (present: {here}). Try auto.")
+    return torch.device(name)
+
+
+def prepare_runtime(config: Config) -> torch.device:
+    """Set threads and matrix precision, and return the device."""
+    if config.runtime.threads:
+        torch.set_num_threads(config.runtime.threads)
+    device = resolve_device(config.device)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    return device
+
+
+def place_model(model: nn.Module, config: Config, device: torch.device) -> nn.Module:
+    """Move a model to the device and into the configured memory layout."""
+    layout = torch.channels_last if config.runtime.channels_last else torch.contiguous_format
+    # torch's stubs know no memory_format for Module.to.
+    placed: nn.Module = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    return placed
+
+
+def autocast(config: Config, device: torch.device) -> torch.autocast:
+    """The precision context: bf16 where asked for or, with auto, where a GPU has it."""
+    wanted = config.runtime.precision
+    has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    enabled = wanted == "bf16" or (wanted == "auto" and has_bf16)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """State of the generators that initialisation and dropout draw from, uint8 tensors."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_rng(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Put back what `rng_state` returned; a state of an absent device is left out."""
+    torch.set_rng_state(state["cpu"].cpu())
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Versions and hardware, plain values, for `env.json`."""
+    packages = ("torch", "torchvision", "albumentations", "numpy", "pydantic")
+    return {
+        "cifar_resnet": __version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in packages},
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@contextmanager
+def memory_errors(config: Config) -> Iterator[None]:
+    """Turn an out-of-memory failure of torch or Python into one with a remedy."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not is_memory and "allocate memory" not in text and "out of memory" not in text:
+            raise
+        raise OutOfMemoryError(
+            f"Out of memory at batch size {config.train.batch_size}. Try "
+            f"--batch-size {max(1, config.train.batch_size // 2)} (and divide --max-lr alike), or "
+            "a narrower network: --set model.width=32."
+        ) from error
+
+
+class StopSignal:
+    """Notes SIGINT and SIGTERM, so that the loop can end after the step at hand.
+
+    A second SIGINT interrupts at once.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def __call__(self) -> bool:
+        return self.number is not None
+
+    @contextmanager
+    def listening(self) -> Iterator[StopSignal]:
+        """Install the handlers for the duration of a block (main thread only)."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._note) for number in numbers}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, _: Any) -> None:
+        if self.number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number
+        print("\nStopping after this step …", file=sys.stderr, flush=True)

@@ -1,0 +1,40 @@
+"""The one-cycle schedule as a function of the step: nothing to save, nothing to restore.
+
+Leslie Smith, "Super-Convergence" (https://arxiv.org/abs/1708.07120), in the two linear phases of
+torch's `OneCycleLR(anneal_strategy="linear")`, which the tests compare it with.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cifar_cli.config.schema import ScheduleConfig
+
+BETA1_LOW, BETA1_HIGH = 0.85, 0.95
+
+
+class StepSettings(NamedTuple):
+    """What the optimiser uses in one step."""
+
+    lr: float
+    beta1: float
+
+
+def one_cycle(step: int, total_steps: int, max_lr: float, config: ScheduleConfig) -> StepSettings:
+    """Learning rate and Adam's beta1 of a step, counted from 0.
+
+    The rate rises from max_lr / div_factor to max_lr, then falls to
+    max_lr / div_factor / final_div_factor in the last step; beta1 moves the other way.
+    """
+    first = max_lr / config.div_factor
+    last = first / config.final_div_factor
+    peak = config.pct_start * total_steps - 1
+    if step <= peak:
+        rise = step / peak if peak > 0 else 1.0
+        return StepSettings(_between(first, max_lr, rise), _between(BETA1_HIGH, BETA1_LOW, rise))
+    fall = (step - peak) / (total_steps - 1 - peak)
+    return StepSettings(_between(max_lr, last, fall), _between(BETA1_LOW, BETA1_HIGH, fall))
+
+
+def _between(start: float, end: float, share: float) -> float:
+    return start + (end - start) * share

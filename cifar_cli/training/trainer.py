@@ -1,0 +1,145 @@
+"""The training loop: a generator of epoch records. It prints, draws and saves nothing."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cifar_cli.config import Config
+from cifar_cli.data import ImageSet
+from cifar_cli.data.loader import TrainLoader
+from cifar_cli.errors import DivergedError
+from cifar_cli.rundir import EpochRecord, StepRecord
+from cifar_cli.training.evaluation import predict_logits, score
+from cifar_cli.training.optim import apply_settings
+from cifar_cli.training.runtime import autocast
+from cifar_cli.training.schedule import one_cycle
+
+
+@dataclass
+class TrainState:
+    """Everything that a run changes as it goes on; what a checkpoint holds."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    epoch: int = 1
+    """The epoch at hand, counted from 1; beyond the last one, training is over."""
+    step: int = 0
+    """Steps done in the epoch at hand."""
+    seconds: float = 0.0
+    """Time spent in the epoch at hand by earlier processes."""
+    losses: list[Tensor] = field(default_factory=list)
+    """Mean loss of each step done in the epoch at hand; scalars on the device."""
+    correct: Tensor | None = None
+    """Images classified correctly in the epoch at hand; int64 scalar on the device."""
+    history: list[EpochRecord] = field(default_factory=list)
+
+    @property
+    def best_accuracy(self) -> float:
+        """Highest validation accuracy so far; -1 before the first epoch's end."""
+        return max((record.val_accuracy for record in self.history), default=-1.0)
+
+
+def train_epochs(
+    state: TrainState,
+    loader: TrainLoader,
+    val: ImageSet,
+    config: Config,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    on_step: Callable[[int, int], None] = lambda epoch, step: None,
+) -> Iterator[tuple[EpochRecord, list[StepRecord]]]:
+    """Train to the last epoch, yielding each epoch's record and steps as it ends.
+
+    Synchronises with a GPU once an epoch. Ends early, with `state` at the step reached, where
+    `stop()` turns true.
+
+    Raises:
+        DivergedError: A loss is not finite.
+    """
+    device, total = loader.device, config.train.epochs * loader.steps
+    forward = torch.compile(state.model) if config.runtime.compile else state.model
+    max_lr = config.optim.max_lr
+    assert not isinstance(max_lr, str), "auto is resolved before training starts"
+    while state.epoch <= config.train.epochs:
+        started = time.perf_counter() - state.seconds
+        state.model.train()
+        for images, labels in loader.epoch(state.epoch, first_step=state.step):
+            step = (state.epoch - 1) * loader.steps + state.step
+            apply_settings(state.optimizer, one_cycle(step, total, max_lr, config.schedule))
+            with autocast(config, device):
+                logits = forward(images)
+                loss = F.cross_entropy(logits, labels)
+            state.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            state.optimizer.step()
+            _count(state, loss, logits, labels)
+            state.seconds = time.perf_counter() - started
+            on_step(state.epoch, state.step)
+            if stop():
+                return
+        steps = _step_records(state, loader, config, total)
+        record = _finish_epoch(state, steps, loader, val, config)
+        record = EpochRecord(*record, seconds=time.perf_counter() - started)
+        state.history.append(record)
+        state.epoch, state.step, state.seconds = state.epoch + 1, 0, 0.0
+        state.losses, state.correct = [], None
+        yield record, steps
+
+
+def _count(state: TrainState, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+    state.step += 1
+    state.losses.append(loss.detach())
+    correct = (logits.detach().argmax(1) == labels).sum()
+    state.correct = correct if state.correct is None else state.correct + correct
+    # On a CPU looking at a value is free; elsewhere the epoch's end is soon enough.
+    if loss.device.type == "cpu" and not math.isfinite(loss.item()):
+        raise _diverged(state.epoch, state.step, loss.item())
+
+
+def _step_records(
+    state: TrainState, loader: TrainLoader, config: Config, total: int
+) -> list[StepRecord]:
+    losses = torch.stack(state.losses).float().cpu().tolist()
+    first = (state.epoch - 1) * loader.steps
+    max_lr = float(config.optim.max_lr)
+    for number, loss in enumerate(losses, start=1):
+        if not math.isfinite(loss):
+            raise _diverged(state.epoch, number, loss)
+    return [
+        StepRecord(step, one_cycle(step, total, max_lr, config.schedule).lr, loss)
+        for step, loss in enumerate(losses, start=first)
+    ]
+
+
+def _finish_epoch(
+    state: TrainState,
+    steps: list[StepRecord],
+    loader: TrainLoader,
+    val: ImageSet,
+    config: Config,
+) -> tuple[int, float, float, float, float, float]:
+    """Epoch, train loss and accuracy, validation loss and accuracy, last learning rate."""
+    images = len(loader.images)
+    sizes = [loader.batch_size] * (loader.steps - 1)
+    sizes.append(images - sum(sizes))
+    train_loss = sum(s.train_loss * n for s, n in zip(steps, sizes, strict=True)) / images
+    assert state.correct is not None
+    train_accuracy = int(state.correct) / images
+    scores = score(predict_logits(state.model, val, config, loader.device), val.labels)
+    if not math.isfinite(scores.loss):
+        raise _diverged(state.epoch, state.step, scores.loss)
+    return state.epoch, train_loss, train_accuracy, *scores, steps[-1].lr
+
+
+def _diverged(epoch: int, step: int, loss: float) -> DivergedError:
+    return DivergedError(
+        f"The loss became {loss} in epoch {epoch}, step {step}. Lower --max-lr (cifar-resnet find-lr "
+        "suggests one) or raise --div-factor, and start anew."
+    )
