@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import platform
 import signal
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
@@ -126,8 +125,9 @@ class StopSignal:
     A second SIGINT interrupts at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, notify: Callable[[], None] = lambda: None) -> None:
         self.number: int | None = None
+        self.notify = notify
 
     def __call__(self) -> bool:
         return self.number is not None
@@ -150,4 +150,4 @@ class StopSignal:
         if self.number is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number
-        print("\nStopping after this step …", file=sys.stderr, flush=True)
+        self.notify()

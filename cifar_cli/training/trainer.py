@@ -77,7 +77,7 @@ def train_epochs(
                 logits = forward(images)
                 loss = F.cross_entropy(logits, labels)
             state.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             state.optimizer.step()
             _count(state, loss, logits, labels)
             state.seconds = time.perf_counter() - started
@@ -85,8 +85,7 @@ def train_epochs(
             if stop():
                 return
         steps = _step_records(state, loader, config, total)
-        record = _finish_epoch(state, steps, loader, val, config)
-        record = EpochRecord(*record, seconds=time.perf_counter() - started)
+        record = _finish_epoch(state, steps, loader, val, config, started)
         state.history.append(record)
         state.epoch, state.step, state.seconds = state.epoch + 1, 0, 0.0
         state.losses, state.correct = [], None
@@ -124,22 +123,29 @@ def _finish_epoch(
     loader: TrainLoader,
     val: ImageSet,
     config: Config,
-) -> tuple[int, float, float, float, float, float]:
-    """Epoch, train loss and accuracy, validation loss and accuracy, last learning rate."""
+    started: float,
+) -> EpochRecord:
     images = len(loader.images)
     sizes = [loader.batch_size] * (loader.steps - 1)
     sizes.append(images - sum(sizes))
     train_loss = sum(s.train_loss * n for s, n in zip(steps, sizes, strict=True)) / images
     assert state.correct is not None
-    train_accuracy = int(state.correct) / images
     scores = score(predict_logits(state.model, val, config, loader.device), val.labels)
     if not math.isfinite(scores.loss):
         raise _diverged(state.epoch, state.step, scores.loss)
-    return state.epoch, train_loss, train_accuracy, *scores, steps[-1].lr
+    return EpochRecord(
+        epoch=state.epoch,
+        train_loss=train_loss,
+        train_accuracy=int(state.correct) / images,
+        val_loss=scores.loss,
+        val_accuracy=scores.accuracy,
+        lr=steps[-1].lr,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def _diverged(epoch: int, step: int, loss: float) -> DivergedError:
     return DivergedError(
-        f"The loss became {loss} in epoch {epoch}, step {step}. Lower --max-lr (cifar-resnet find-lr "
-        "suggests one) or raise --div-factor, and start anew."
+        f"The loss became {loss} in epoch {epoch}, step {step}. Lower --max-lr (cifar-resnet "
+        "find-lr suggests one) or raise --div-factor, and start anew."
     )

@@ -1,0 +1,196 @@
+"""The LR range test of torch-lr-finder, made to change nothing but what it returns.
+
+Leslie Smith, "Cyclical Learning Rates" (https://arxiv.org/abs/1506.01186). The package trains
+the model that it is given, leaves the generators moved, prints, and goes on after NaN; so it
+gets a copy, and the surroundings are put back whatever happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cifar_cli.config import Config
+from cifar_cli.data import Splits
+from cifar_cli.data.loader import TrainLoader
+from cifar_cli.errors import ConfigError, DivergedError
+from cifar_cli.models import build_model
+from cifar_cli.training.optim import build_optimizer
+from cifar_cli.training.runtime import autocast, place_model, restore_rng, rng_state
+
+# torch-lr-finder's own defaults for its suggestion and its early stop.
+SKIP_START, SKIP_END = 10, 5
+SMOOTHING, DIVERGE_AT = 0.05, 5
+
+
+@dataclass(frozen=True)
+class LrCurve:
+    """Smoothed loss over the learning rate, and what may be read off it."""
+
+    lrs: tuple[float, ...]
+    losses: tuple[float, ...]
+    stopped_early: bool
+    suggestions: dict[str, float]
+    """By method: `steepest`, `valley`, `minimum/10`."""
+
+    @property
+    def suggestion(self) -> float:
+        """The suggestion of the steepest descent, which torch-lr-finder makes."""
+        return self.suggestions["steepest"]
+
+
+class _NotFinite(Exception):  # noqa: N818 - a signal between two functions, not an error
+    """The loss is NaN or infinite."""
+
+
+def lr_range_test(
+    config: Config,
+    splits: Splits,
+    device: torch.device,
+    *,
+    start_lr: float = 1e-7,
+    end_lr: float = 10.0,
+    num_iter: int = 200,
+    step_mode: Literal["exp", "linear"] = "exp",
+    model: nn.Module | None = None,
+    on_step: Callable[[str, int, int | None], None] = lambda what, done, total: None,
+) -> LrCurve:
+    """Raise the learning rate batch by batch and watch the loss.
+
+    Args:
+        config: Model, data and optimiser, as for training.
+        splits: The images; only those to train on are used.
+        device: Where to run.
+        start_lr, end_lr: Ends of the range.
+        num_iter: Steps at most; the test stops where the loss reaches five times its minimum.
+        step_mode: Even steps of the logarithm (`exp`) or of the rate itself.
+        model: What to test, not changed; None: the network as training would start with it.
+        on_step: Called with what is being done, steps done, and steps in all.
+
+    Raises:
+        ConfigError: The range is empty, or too few steps.
+        DivergedError: The loss was not finite before a suggestion could be made.
+    """
+    if not 0 < start_lr < end_lr:
+        raise ConfigError(f"--start-lr {start_lr:g} must be above 0 and below --end-lr {end_lr:g}.")
+    least = SKIP_START + SKIP_END + 3
+    if num_iter < least:
+        raise ConfigError(f"--num-iter {num_iter}: at least {least} steps make a curve.")
+    before = rng_state(device)
+    try:
+        if model is None:
+            torch.manual_seed(config.seed)
+            model = build_model(config.model, len(splits.class_names), config.data.image_size)
+        tested = place_model(copy.deepcopy(model), config, device)
+        loader = TrainLoader(splits.train, config, device)
+        history = _range_test(
+            tested, loader, config, start_lr, end_lr, num_iter, step_mode, on_step
+        )
+    finally:
+        restore_rng(before, device)
+    finite = [(lr, loss) for lr, loss in zip(*history, strict=False) if math.isfinite(loss)]
+    if len(finite) < least:
+        raise DivergedError(
+            f"The loss was no number after {len(finite)} steps. Lower --start-lr ({start_lr:g})."
+        )
+    lrs, losses = (tuple(column) for column in zip(*finite, strict=True))
+    return LrCurve(lrs, losses, len(lrs) < num_iter, suggest(lrs, losses))
+
+
+def suggest(lrs: tuple[float, ...], losses: tuple[float, ...]) -> dict[str, float]:
+    """Read learning rates off a curve, by three methods.
+
+    `steepest` is torch-lr-finder's: the steepest fall of the loss, ends left out. `valley` is
+    fastai's: two thirds into the longest fall. `minimum/10` is a tenth of where the loss is least.
+    """
+    inner = np.asarray(losses[SKIP_START:-SKIP_END])
+    steepest = int(np.gradient(inner).argmin()) + SKIP_START
+    # Longest run of falling loss, as fastai's `valley` finds it.
+    longest = [1] * len(losses)
+    for i in range(1, len(losses)):
+        for j in range(i):
+            if losses[i] < losses[j]:
+                longest[i] = max(longest[i], longest[j] + 1)
+    end = max(range(len(losses)), key=longest.__getitem__)
+    start = end - longest[end]
+    section = (end - start) / 3
+    valley = max(0, min(len(lrs) - 1, start + int(section) + int(section / 2)))
+    return {
+        "steepest": lrs[steepest],
+        "valley": lrs[valley],
+        "minimum/10": lrs[int(np.argmin(losses))] / 10,
+    }
+
+
+def _range_test(
+    model: nn.Module,
+    loader: TrainLoader,
+    config: Config,
+    start_lr: float,
+    end_lr: float,
+    num_iter: int,
+    step_mode: str,
+    on_step: Callable[[str, int, int | None], None],
+) -> tuple[list[float], list[float]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its notebook progress bar calls itself experimental
+        from torch_lr_finder import LRFinder, TrainDataLoaderIter
+
+    class Batches(TrainDataLoaderIter):  # type: ignore[misc]
+        """Endless batches in the form that torch-lr-finder accepts."""
+
+        def __init__(self) -> None:
+            self.batches = _endless(loader, num_iter, on_step)
+
+        def __next__(self) -> tuple[Tensor, Tensor]:
+            return next(self.batches)
+
+    def loss_function(logits: Tensor, labels: Tensor) -> Tensor:
+        loss = nn.functional.cross_entropy(logits.float(), labels)
+        if not math.isfinite(loss.item()):
+            raise _NotFinite
+        return loss
+
+    finder: Any = LRFinder(
+        model, build_optimizer(model, config.optim, start_lr), loss_function, loader.device
+    )
+    silence = io.StringIO()
+    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+        with (
+            warnings.catch_warnings(),
+            contextlib.suppress(_NotFinite),
+            autocast(config, loader.device),
+        ):
+            warnings.simplefilter("ignore")  # it steps its schedule before the first step
+            finder.range_test(
+                Batches(),
+                start_lr=start_lr,
+                end_lr=end_lr,
+                num_iter=num_iter,
+                step_mode=step_mode,
+                smooth_f=SMOOTHING,
+                diverge_th=DIVERGE_AT,
+            )
+    return finder.history["lr"], finder.history["loss"]
+
+
+def _endless(
+    loader: TrainLoader, num_iter: int, on_step: Callable[[str, int, int | None], None]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    done, epoch = 0, 0
+    while True:
+        epoch += 1
+        for batch in loader.epoch(epoch):
+            on_step("LR range test", done, num_iter)
+            yield batch
+            done += 1

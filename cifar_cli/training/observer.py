@@ -1,0 +1,28 @@
+"""What training tells the outside world while it runs. The engine itself never prints."""
+
+from __future__ import annotations
+
+from cifar_cli.config import Config
+from cifar_cli.rundir import EpochRecord, RunDir
+
+
+class Observer:
+    """Does nothing at every event; override what is of interest."""
+
+    def progress(self, what: str, done: int, total: int | None) -> None:
+        """Something before training moves on, such as a download or the LR range test."""
+
+    def started(self, run: RunDir, config: Config, images: int, steps: int, epoch: int) -> None:
+        """Training starts at `epoch`, with `images` images and `steps` steps an epoch."""
+
+    def stepped(self, epoch: int, step: int) -> None:
+        """`step` steps of the epoch are done."""
+
+    def estimated(self, seconds: float) -> None:
+        """The first steps say how long the rest will take."""
+
+    def epoch_ended(self, record: EpochRecord) -> None:
+        """An epoch is done, and saved."""
+
+    def message(self, text: str) -> None:
+        """Something the user should know."""
