@@ -164,23 +164,22 @@ def _range_test(
     finder: Any = LRFinder(
         model, build_optimizer(model, config.optim, start_lr), loss_function, loader.device
     )
-    silence = io.StringIO()
-    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-        with (
-            warnings.catch_warnings(),
-            contextlib.suppress(_NotFinite),
-            autocast(config, loader.device),
-        ):
-            warnings.simplefilter("ignore")  # it steps its schedule before the first step
-            finder.range_test(
-                Batches(),
-                start_lr=start_lr,
-                end_lr=end_lr,
-                num_iter=num_iter,
-                step_mode=step_mode,
-                smooth_f=SMOOTHING,
-                diverge_th=DIVERGE_AT,
-            )
+    with contextlib.ExitStack() as around:
+        around.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")  # it steps its schedule before the optimiser
+        around.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        around.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        around.enter_context(contextlib.suppress(_NotFinite))
+        around.enter_context(autocast(config, loader.device))
+        finder.range_test(
+            Batches(),
+            start_lr=start_lr,
+            end_lr=end_lr,
+            num_iter=num_iter,
+            step_mode=step_mode,
+            smooth_f=SMOOTHING,
+            diverge_th=DIVERGE_AT,
+        )
     return finder.history["lr"], finder.history["loss"]
 
 

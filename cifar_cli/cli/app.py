@@ -1,0 +1,81 @@
+"""The Typer app, and the one table from error to message and exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from cifar_cli import __version__
+from cifar_cli.cli.train import train
+from cifar_cli.errors import CifarError
+
+app = typer.Typer(
+    name="cifar-resnet",
+    help="Train a custom ResNet on CIFAR-10, and see what it learned.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Two commands to start with: cifar-resnet train --recipe demo, then cifar-resnet plot",
+)
+app.command()(train)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"cifar-resnet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    pass
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; every error ends as one message on stderr."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    try:
+        outcome: Any = app(arguments, standalone_mode=False)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _fail("Interrupted.", 130)
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough; keep Python from complaining at exit.
+        sys.stdout = None  # type: ignore[assignment]
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(*_message_and_code(error))
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _message_and_code(error: Exception) -> tuple[str, int]:
+    if isinstance(error, CifarError):
+        return str(error), error.exit_code
+    if isinstance(error, typer.Abort):
+        return "Interrupted.", 130
+    # Typer's and click's own errors of usage know their code and text.
+    show = getattr(error, "format_message", None)
+    if show is not None and hasattr(error, "exit_code"):
+        return f"{show()}".strip() + " Try --help.", int(error.exit_code)
+    return (
+        f"A fault of the program: {type(error).__name__}: {error}. "
+        "Run it again with --debug (before the command) and report what it prints."
+    ), 1
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"Error: {message}" if code < 128 else message, file=sys.stderr)
+    return code

@@ -1,0 +1,132 @@
+"""Options that several commands share, and the one way from them to a `Config`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from cifar_cli.config import Config
+
+IMAGES, CONFIGURATION, OUTPUT = "Images", "Configuration", "Output"
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="NAME|PATH",
+        help="cifar10, shapes (built in, needs no network), a folder with train/ and test/ class "
+        "folders, or the original archive or its folder. Default: CIFAR_RESNET_DATA, else cifar10.",
+        rich_help_panel=IMAGES,
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        help="Downloads and caches. Default: CIFAR_RESNET_HOME, else the platform's cache folder.",
+        rich_help_panel=IMAGES,
+    ),
+]
+LimitTrain = Annotated[
+    int | None,
+    typer.Option(
+        "--limit-train",
+        metavar="N",
+        help="Use N training images, a seeded, class-balanced draw.",
+        rich_help_panel=IMAGES,
+    ),
+]
+LimitVal = Annotated[
+    int | None,
+    typer.Option(
+        "--limit-val",
+        metavar="N",
+        help="Use N validation images, a seeded, class-balanced draw.",
+        rich_help_panel=IMAGES,
+    ),
+]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        metavar="NAME|FILE",
+        help="A built-in recipe (see: cifar-resnet recipes list) or a YAML file.",
+        rich_help_panel=CONFIGURATION,
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="YAML on top of the recipe.",
+        rich_help_panel=CONFIGURATION,
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="One setting by its dotted path, such as model.width=32. Repeatable.",
+        rich_help_panel=CONFIGURATION,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda|mps",
+        help="Where to compute. Default: auto.",
+        rich_help_panel=CONFIGURATION,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        help="Seed of everything random. Default: 1.",
+        rich_help_panel=CONFIGURATION,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=OUTPUT),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", help="No progress and no remarks.", rich_help_panel=OUTPUT),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Folder of the files.", rich_help_panel=OUTPUT),
+]
+Run = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN]",
+        help="A run directory, or the name of one under runs/. Default: the newest run.",
+        show_default=False,
+    ),
+]
+
+
+def resolve(
+    recipe: str = "baseline",
+    config: Path | None = None,
+    overrides: list[str] | None = None,
+    data: str | None = None,
+    **settings: Any,
+) -> Config:
+    """Build the configuration from a command's options; `a__b=1` stands for `a.b`."""
+    from cifar_cli.config import load_config
+
+    dotted = {key.replace("__", "."): value for key, value in settings.items()}
+    return load_config(
+        recipe, config_file=config, overrides=overrides or (), settings=dotted, data=data
+    )

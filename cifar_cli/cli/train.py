@@ -1,0 +1,173 @@
+"""`cifar-resnet train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cifar_cli.cli import options
+from cifar_cli.errors import ConfigError
+
+RUN = "Run"
+TRAINING = "Training"
+
+
+def train(
+    epochs: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Passes over the images.", rich_help_panel=TRAINING),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Images a step.", rich_help_panel=TRAINING)
+    ] = None,
+    max_lr: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X|auto",
+            help="Peak learning rate; auto takes the LR range test's suggestion.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    div_factor: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="First rate = max-lr / X.", rich_help_panel=TRAINING),
+    ] = None,
+    final_div_factor: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Last rate = first rate / X.", rich_help_panel=TRAINING),
+    ] = None,
+    pct_start: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Share of the steps in which the rate rises.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="L2 penalty inside Adam.", rich_help_panel=TRAINING),
+    ] = None,
+    dropout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Dropout everywhere; the recipe has one for the residual layers and one for "
+            "the others.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    val_fraction: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Hold out this share of the training images for validation, and leave the test "
+            "split alone.",
+            rich_help_panel=options.IMAGES,
+        ),
+    ] = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The run directory. Default: runs/ and the date and time.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The run's name under runs/.", rich_help_panel=RUN),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in --run-dir, or named by --name, or the newest; starts "
+            "fresh where there is nothing to resume.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
+    data: options.Data = None,
+    data_dir: options.DataDir = None,
+    limit_train: options.LimitTrain = None,
+    limit_val: options.LimitVal = None,
+    recipe: options.Recipe = "baseline",
+    config: options.ConfigFile = None,
+    set_: options.Set = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train the network, with live progress, and leave a run directory."""
+    if run_dir is not None and name is not None:
+        raise ConfigError("--run-dir and --name both say where the run lies: give one of them.")
+    settings = options.resolve(
+        recipe,
+        config,
+        set_,
+        data,
+        data__dir=data_dir and str(data_dir),
+        data__limit_train=limit_train,
+        data__limit_val=limit_val,
+        data__val_fraction=val_fraction,
+        device=device,
+        seed=seed,
+        train__epochs=epochs,
+        train__batch_size=batch_size,
+        optim__max_lr=_number_or_auto(max_lr),
+        optim__weight_decay=weight_decay,
+        schedule__div_factor=div_factor,
+        schedule__final_div_factor=final_div_factor,
+        schedule__pct_start=pct_start,
+        model__dropout=dropout,
+        model__residual_dropout=dropout,
+    )
+    if resume and run_dir is None and name is None:
+        run_dir = _newest()
+
+    from cifar_cli.output.console import TrainDisplay, duration, epoch_table, print_json, results
+    from cifar_cli.rundir import SCHEMA_VERSION
+    from cifar_cli.training.run import train as run_training
+
+    with TrainDisplay(settings, quiet=quiet) as display:
+        result = run_training(settings, run_dir, name=name, resume=resume, observer=display)
+    if json:
+        print_json(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "run_dir": str(result.run_dir),
+                "epochs_completed": result.epochs_completed,
+                "val_accuracy": result.val_accuracy,
+                "val_loss": result.val_loss,
+                "best_val_accuracy": result.best_val_accuracy,
+                "train_seconds": result.train_seconds,
+            }
+        )
+        return
+    results().print(epoch_table(result.history))
+    results().print(
+        f"Validation accuracy [bold]{result.val_accuracy:.2%}[/bold] after "
+        f"{result.epochs_completed} epochs in {duration(result.train_seconds)}. "
+        f"Run directory: {result.run_dir}",
+        soft_wrap=True,
+    )
+
+
+def _number_or_auto(text: str | None) -> float | str | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text  # the configuration knows `auto`, and refuses everything else
+
+
+def _newest() -> Path | None:
+    from cifar_cli.errors import CheckpointError
+    from cifar_cli.rundir import find_run
+
+    try:
+        return find_run().path
+    except CheckpointError:
+        return None

@@ -1,0 +1,186 @@
+"""Tables, progress and JSON on the terminal: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from cifar_cli.config import Config
+from cifar_cli.rundir import EpochRecord, RunDir
+from cifar_cli.training.observer import Observer
+
+LONG_SECONDS = 3600
+QUICKER = "--recipe demo --data shapes (a minute), --epochs, --limit-train, or a GPU"
+
+
+def results() -> Console:
+    """The console of results; wide enough for tables where no terminal says otherwise."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120, highlight=False)
+
+
+def remarks() -> Console:
+    """The console of progress and warnings."""
+    return Console(
+        file=sys.stderr, width=None if sys.stderr.isatty() else 120, highlight=False, stderr=True
+    )
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print one JSON document on stdout."""
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `42 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def epoch_table(records: Sequence[EpochRecord]) -> Table:
+    """The table of epochs; the best validation accuracy is bold."""
+    table = Table(title="Epochs", caption="Losses are means per image.", header_style="bold")
+    for column in ("Epoch", "Train loss", "Val loss", "Train acc %", "Val acc %", "LR", "Time"):
+        table.add_column(column, justify="right")
+    best = max((r.val_accuracy for r in records), default=None)
+    for r in records:
+        accuracy = f"{100 * r.val_accuracy:.2f}"
+        table.add_row(
+            str(r.epoch),
+            f"{r.train_loss:.4f}",
+            f"{r.val_loss:.4f}",
+            f"{100 * r.train_accuracy:.2f}",
+            f"[bold]{accuracy}[/bold]" if r.val_accuracy == best else accuracy,
+            f"{r.lr:.3g}",
+            duration(r.seconds),
+        )
+    return table
+
+
+class Bars:
+    """Progress bars by name on stderr where that is a terminal; otherwise nothing."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        console = remarks()
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=quiet or not console.is_terminal,
+        )
+        self.tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def update(self, what: str, done: int, total: int | None, note: str = "") -> None:
+        """Show that `done` of `total` is done of `what`."""
+        if what not in self.tasks:
+            self.tasks[what] = self.progress.add_task(what, total=total, note="")
+        self.progress.update(self.tasks[what], completed=done, total=total, note=note)
+
+    def remove(self, what: str) -> None:
+        """Take a bar away."""
+        if what in self.tasks:
+            self.progress.remove_task(self.tasks.pop(what))
+
+
+class TrainDisplay(Observer):
+    """Shows training: bars and epoch lines on a terminal, one plain line an epoch elsewhere."""
+
+    def __init__(self, config: Config, quiet: bool = False) -> None:
+        self.config, self.quiet = config, quiet
+        self.bars = Bars(quiet)
+        self.console = self.bars.progress.console
+        self.images = self.steps = 0
+        self.shown = self.began = 0.0
+
+    def __enter__(self) -> TrainDisplay:
+        self.bars.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.bars.__exit__(kind, error, traceback)
+
+    def progress(self, what: str, done: int, total: int | None) -> None:
+        """Show what happens before training."""
+        self.bars.update(what, done, total)
+
+    def message(self, text: str) -> None:
+        """Print a remark."""
+        if not self.quiet:
+            self.console.print(text, soft_wrap=True)
+
+    def started(self, run: RunDir, config: Config, images: int, steps: int, epoch: int) -> None:
+        """Say what begins."""
+        for what in list(self.bars.tasks):
+            self.bars.remove(what)
+        self.images, self.steps = images, steps
+        self.began = time.perf_counter()
+        verb = "Training" if epoch == 1 else f"Going on from epoch {epoch}:"
+        self.message(
+            f"{verb} {images:,} images, {config.train.epochs} epochs of {steps} steps; "
+            f"run directory {run.path}"
+        )
+
+    def stepped(self, epoch: int, step: int) -> None:
+        """Move the bars on, a few times a second."""
+        now = time.perf_counter()
+        if now - self.shown < 0.2 and step < self.steps:
+            return
+        self.shown = now
+        total = self.config.train.epochs * self.steps
+        done = (epoch - 1) * self.steps + step
+        self.bars.update("Training", done, total)
+        seen = min(step * self.config.train.batch_size, self.images)
+        speed = seen / max(now - self.began, 1e-9)
+        self.bars.update(f"Epoch {epoch}", step, self.steps, f"{speed:,.0f} images/s")
+
+    def estimated(self, seconds: float) -> None:
+        """Warn where training will take more than an hour."""
+        if seconds > LONG_SECONDS:
+            self.message(f"This will take about {duration(seconds)}. Quicker: {QUICKER}.")
+
+    def epoch_ended(self, record: EpochRecord) -> None:
+        """Print the epoch's line."""
+        self.bars.remove(f"Epoch {record.epoch}")
+        self.began = time.perf_counter()
+        self.message(
+            f"epoch {record.epoch:>{len(str(self.config.train.epochs))}}"
+            f"  train loss {record.train_loss:.4f}  acc {record.train_accuracy:7.2%}"
+            f"  val loss {record.val_loss:.4f}  acc {record.val_accuracy:7.2%}"
+            f"  lr {record.lr:.3g}  {duration(record.seconds)}"
+        )
