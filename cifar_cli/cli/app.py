@@ -52,7 +52,7 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail("Interrupted.", 130)
     except BrokenPipeError:
         # The reader of a pipe has seen enough; keep Python from complaining at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
     except Exception as error:
         if debug:

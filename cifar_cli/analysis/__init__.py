@@ -1,0 +1,1 @@
+"""What a trained network knows: accuracy, confusion, and the images it gets wrong."""

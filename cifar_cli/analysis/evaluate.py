@@ -1,0 +1,233 @@
+"""Evaluate a run or a checkpoint file: the public `evaluate` and `load_model`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from cifar_cli.analysis.metrics import (
+    ClassFigures,
+    class_figures,
+    confusion_matrix,
+    wilson_interval,
+)
+from cifar_cli.analysis.tta import KINDS, Tta, tta_forward
+from cifar_cli.config import Config
+from cifar_cli.data import ImageSet, Progress, choose_splits, load_dataset
+from cifar_cli.errors import CheckpointError, ConfigError, DataError, nearest_hint
+from cifar_cli.models import build_model
+from cifar_cli.rundir import RunDir, find_run
+from cifar_cli.training.checkpoint import Checkpoint, load_checkpoint, load_weights
+from cifar_cli.training.evaluation import predict_logits, score
+from cifar_cli.training.runtime import memory_errors, place_model, prepare_runtime
+
+Split = Literal["val", "test", "train"]
+SPLITS: tuple[str, ...] = get_args(Split)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits of a split, and what they belong to."""
+
+    checkpoint: Checkpoint
+    run: RunDir | None
+    """The run that the checkpoint belongs to; None for a file outside of one."""
+    images: ImageSet
+    logits: Tensor
+    """float32 (N, C)."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one checkpoint on one split. Accuracies are fractions, the loss a mean."""
+
+    accuracy: float
+    interval: tuple[float, float]
+    """95 % interval of the accuracy (Wilson)."""
+    loss: float
+    correct: int
+    num_images: int
+    per_class: tuple[ClassFigures, ...]
+    confusion: list[list[int]]
+    """Row: true class, column: predicted class."""
+    class_names: tuple[str, ...]
+
+
+def load_model(
+    run: str | os.PathLike[str] | None = None, checkpoint: str | os.PathLike[str] = "last"
+) -> nn.Module:
+    """The trained network of a run, on the CPU, in evaluation mode.
+
+    Args:
+        run: Run directory or name under `runs/`; None: the newest.
+        checkpoint: `last`, `best`, or the path of a file, which needs no run.
+
+    Raises:
+        CheckpointError: Not found, damaged, or of another program.
+    """
+    _, found = find_checkpoint(run, checkpoint)
+    return _model(found).eval()
+
+
+def evaluate(
+    run: str | os.PathLike[str] | None = None,
+    *,
+    checkpoint: str | os.PathLike[str] = "last",
+    split: Split = "val",
+    tta: Tta = "none",
+    data: str | None = None,
+    data_dir: str | None = None,
+    device: str | None = None,
+    limit: int | None = None,
+) -> Evaluation:
+    """Accuracy, loss and confusion of a trained network; see `predict` for the arguments."""
+    return summarise_predictions(
+        predict(
+            run,
+            checkpoint=checkpoint,
+            split=split,
+            tta=tta,
+            data=data,
+            data_dir=data_dir,
+            device=device,
+            limit=limit,
+        )
+    )
+
+
+def predict(
+    run: str | os.PathLike[str] | None = None,
+    *,
+    checkpoint: str | os.PathLike[str] = "last",
+    split: Split = "val",
+    tta: Tta = "none",
+    data: str | None = None,
+    data_dir: str | None = None,
+    device: str | None = None,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Logits of a trained network over a split.
+
+    Args:
+        run: Run directory or name under `runs/`; None: the newest.
+        checkpoint: `last`, `best`, or the path of a file, which needs no run.
+        split: `val`, the images that the run was validated on; `test`, the whole test split;
+            `train`, the images that it was trained on, not augmented.
+        tta: Views of each image to take the mean over.
+        data, data_dir, device: In the place of the run's own.
+        limit: Use this many images, a seeded, class-balanced draw.
+        progress: Told of progress.
+
+    Raises:
+        CifarError: One of its kinds; see `cifar_cli.errors`.
+    """
+    for name, value, known in (("--split", split, SPLITS), ("--tta", tta, KINDS)):
+        if value not in known:
+            hint = nearest_hint(value, known)
+            raise ConfigError(f"{name} {value!r}{hint}: choose one of {', '.join(known)}.")
+    found_run, found = find_checkpoint(run, checkpoint)
+    config = _with_changes(found.config, split, data, data_dir, device, limit)
+    images = _images(config, found, split, progress)
+    place = prepare_runtime(config)
+    model = place_model(_model(found), config, place)
+
+    def on_batch(done: int, total: int) -> None:
+        if progress:
+            progress("Looking at images", done, total)
+
+    with memory_errors(config):
+        logits = predict_logits(model, images, config, place, tta_forward(model, tta), on_batch)
+    return Predictions(found, found_run, images, logits)
+
+
+def summarise_predictions(predictions: Predictions) -> Evaluation:
+    """All figures of a set of predictions."""
+    logits, labels = predictions.logits, predictions.images.labels
+    names = predictions.checkpoint.class_names
+    scores = score(logits, labels)
+    correct = int((logits.argmax(1) == labels).sum())
+    confusion = confusion_matrix(labels, logits.argmax(1), len(names))
+    return Evaluation(
+        accuracy=scores.accuracy,
+        interval=wilson_interval(correct, len(labels)),
+        loss=scores.loss,
+        correct=correct,
+        num_images=len(labels),
+        per_class=class_figures(confusion, names),
+        confusion=confusion,
+        class_names=names,
+    )
+
+
+def find_checkpoint(
+    run: str | os.PathLike[str] | None, checkpoint: str | os.PathLike[str]
+) -> tuple[RunDir | None, Checkpoint]:
+    """The checkpoint that is meant, and the run that it belongs to, if any.
+
+    Raises:
+        CheckpointError: There is no such run or file, or it is damaged.
+    """
+    if checkpoint in ("last", "best"):
+        found = find_run(run)
+        return found, load_checkpoint(found.last if checkpoint == "last" else found.best)
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise CheckpointError(
+            f"--checkpoint {os.fspath(checkpoint)!r}: neither last nor best, and no such file."
+        )
+    return (find_run(run) if run is not None else None), load_checkpoint(path)
+
+
+def _model(checkpoint: Checkpoint) -> nn.Module:
+    config = checkpoint.config
+    state = torch.get_rng_state()
+    model = build_model(config.model, len(checkpoint.class_names), config.data.image_size)
+    torch.set_rng_state(state)
+    load_weights(model, checkpoint)
+    return model
+
+
+def _with_changes(
+    config: Config,
+    split: Split,
+    data: str | None,
+    data_dir: str | None,
+    device: str | None,
+    limit: int | None,
+) -> Config:
+    changes: dict[str, object] = {
+        "source": config.data.source if data is None else data,
+        "dir": config.data.dir if data_dir is None else data_dir,
+    }
+    if split == "train":
+        changes["limit_train"] = config.data.limit_train if limit is None else limit
+    else:
+        own = config.data.limit_val if split == "val" else None
+        changes["limit_val"] = own if limit is None else limit
+    if split == "test":
+        changes["val_fraction"] = 0.0
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update=changes),
+            "device": device or "auto",
+        }
+    )
+
+
+def _images(
+    config: Config, checkpoint: Checkpoint, split: Split, progress: Progress | None
+) -> ImageSet:
+    dataset = load_dataset(config.data, progress)
+    if dataset.class_names != checkpoint.class_names:
+        raise DataError(
+            f"{checkpoint.path} knows the classes {', '.join(checkpoint.class_names)}; "
+            f"{config.data.source} has {', '.join(dataset.class_names)}."
+        )
+    splits = choose_splits(dataset, config.data, config.seed)
+    return splits.train if split == "train" else splits.val
