@@ -31,4 +31,9 @@ def tta_forward(model: nn.Module, kind: Tta) -> Callable[[Tensor], Tensor]:
         down_right = padded[:, :, 2 : height + 2, 2 : width + 2]
         return flip(images) / 2 + (flip(up_left) + flip(down_right)) / 4
 
-    return {"none": model, "flip": flip, "flip-translate": flip_translate}[kind]
+    views: dict[str, Callable[[Tensor], Tensor]] = {
+        "none": model,
+        "flip": flip,
+        "flip-translate": flip_translate,
+    }
+    return views[kind]

@@ -1,4 +1,10 @@
-"""The layer table of a network, counted by torchinfo."""
+"""The layer table of a network, counted by torchinfo.
+
+One row is counted as the course project's table counts it. Its network hands the classifier a
+vector without a batch dimension, and torchinfo then multiplies the classifier's 5,120 weights by
+the ten outputs once more: 51,200 and 379.31 M in all, where 5,120 and 379.27 M are performed.
+Both totals are given.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +37,9 @@ class ModelSummary:
     total_params: int
     trainable_params: int
     total_mult_adds: int
+    """As the course project's table counts them."""
+    performed_mult_adds: int
+    """Multiplications with an addition that one image really takes."""
     input_bytes: int
     activation_bytes: int
     """Outputs of all layers, forward and backward."""
@@ -61,7 +70,8 @@ def summarise(model: nn.Module, image_size: int, depth: int = 3) -> ModelSummary
         rows=rows,
         total_params=statistics.total_params,
         trainable_params=statistics.trainable_params,
-        total_mult_adds=statistics.total_mult_adds,
+        total_mult_adds=sum(_mult_adds(e) for e in statistics.summary_list if e.is_leaf_layer),
+        performed_mult_adds=statistics.total_mult_adds,
         input_bytes=statistics.total_input,
         activation_bytes=statistics.total_output_bytes,
         param_bytes=statistics.total_param_bytes,
@@ -86,6 +96,8 @@ def _row(layer: Any, depth: int) -> LayerRow:
 
 
 def _mult_adds(layer: Any) -> int:
-    if layer.is_leaf_layer:
-        return int(layer.macs)
-    return sum(int(child.macs) for child in layer.children if child.is_leaf_layer)
+    if not layer.is_leaf_layer:
+        return sum(_mult_adds(child) for child in layer.children if child.is_leaf_layer)
+    if layer.class_name == "Linear":
+        return int(layer.macs) * int(layer.output_size[-1])
+    return int(layer.macs)

@@ -1,0 +1,110 @@
+"""Figures that show images: samples, augmentations, and what a network gets wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+
+from cifar_cli.output.figures.style import GREY, new_figure
+
+Images = npt.NDArray[np.uint8]
+CELL = 1.15
+
+
+@dataclass(frozen=True)
+class Caption:
+    """Two lines under an image: the true class, and the predicted one with its confidence."""
+
+    true: str
+    predicted: str
+    confidence: float
+
+
+def sample_grid(
+    path: Path, images: Images, title: str, labels: Sequence[str] | None = None
+) -> Path:
+    """Images (N, H, W, 3) in a grid, each with its label above where there are labels."""
+    columns = _columns(len(images))
+    rows = math.ceil(len(images) / columns)
+    cell = CELL + (0.22 if labels else 0)
+    with new_figure(path, max(3.6, columns * CELL), rows * cell + 0.45) as figure:
+        figure.suptitle(title, fontsize=11, fontweight="bold")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for number, axis in enumerate(axes):
+            if number >= len(images):
+                axis.set_axis_off()
+                continue
+            _show(axis, images[number])
+            if labels:
+                axis.set_title(_short(labels[number]), fontsize=8.5, fontweight="normal", pad=3)
+    return path
+
+
+def augmentation_grid(path: Path, rows: Sequence[Images], names: Sequence[str], title: str) -> Path:
+    """One row an augmentation, its name on the left; each row's images (N, H, W, 3)."""
+    columns = max(len(row) for row in rows)
+    with new_figure(path, 1.7 + columns * CELL, len(rows) * (CELL + 0.05) + 0.45) as figure:
+        figure.suptitle(title, fontsize=11, fontweight="bold")
+        grid = figure.subplots(len(rows), columns, squeeze=False)
+        for row, images, name in zip(grid, rows, names, strict=True):
+            for number, axis in enumerate(row):
+                if number < len(images):
+                    _show(axis, images[number])
+                else:
+                    axis.set_axis_off()
+            row[0].set_ylabel(
+                name, rotation=0, ha="right", va="center", fontsize=9, labelpad=8, linespacing=1.3
+            )
+    return path
+
+
+def mistake_gallery(path: Path, images: Images, captions: Sequence[Caption], title: str) -> Path:
+    """Wrongly classified images, each with its true and its predicted class."""
+    columns = min(5, max(1, len(images)))
+    rows = max(1, math.ceil(len(images) / columns))
+    with new_figure(path, max(4.2, columns * 1.75), rows * 2.2 + 0.5) as figure:
+        figure.suptitle(title, fontsize=11, fontweight="bold")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for number, axis in enumerate(axes):
+            if number >= len(images):
+                axis.set_axis_off()
+                continue
+            caption = captions[number]
+            _show(axis, images[number])
+            axis.set_title(
+                f"true: {_short(caption.true, 18)}", fontsize=9, fontweight="bold", pad=4
+            )
+            axis.set_xlabel(
+                f"predicted: {_short(caption.predicted, 18)}\n{caption.confidence:.0%} sure",
+                fontsize=9,
+                color="#A33B00",
+                labelpad=3,
+            )
+        if len(images) == 0:
+            axes[0].text(0.5, 0.5, "no mistakes", ha="center", va="center", color=GREY)
+    return path
+
+
+def _columns(count: int) -> int:
+    """About as wide as high, but a little wider."""
+    return min(count, max(4, math.ceil(math.sqrt(count * 1.6))))
+
+
+def _short(text: str, limit: int = 12) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _show(axis: Axes, image: npt.NDArray[Any]) -> None:
+    # Pixels as they are: enlarged squares, not smoothed ones.
+    axis.imshow(image, interpolation="nearest")
+    axis.set(xticks=[], yticks=[])
+    axis.grid(visible=False)
+    for spine in axis.spines.values():
+        spine.set_visible(False)

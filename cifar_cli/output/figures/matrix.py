@@ -1,0 +1,70 @@
+"""Figures of an evaluation: the confusion matrix and the accuracy of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cifar_cli.output.figures.style import BLUE, GREY, new_figure
+
+NUMBERS_UP_TO = 20
+
+
+def confusion(
+    path: Path, counts: Sequence[Sequence[int]], names: Sequence[str], title: str
+) -> Path:
+    """Rows are true classes, columns predicted ones; cells in percent of the row."""
+    matrix = np.asarray(counts, dtype=float)
+    rows = np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    share = 100 * matrix / rows
+    size = max(5.2, 0.52 * len(names) + 2)
+    with new_figure(path, size + 0.8, size) as figure:
+        axis = figure.subplots()
+        image = axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
+        axis.grid(visible=False)
+        axis.set(title=title, xlabel="predicted class", ylabel="true class")
+        ticks = range(len(names)) if len(names) <= 60 else range(0, len(names), len(names) // 30)
+        axis.set_xticks(
+            list(ticks), [names[i] for i in ticks], rotation=45, ha="right", rotation_mode="anchor"
+        )
+        axis.set_yticks(list(ticks), [names[i] for i in ticks])
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+        if len(names) <= NUMBERS_UP_TO:
+            for (row, column), value in np.ndenumerate(share):
+                if matrix[row, column]:
+                    axis.text(
+                        column,
+                        row,
+                        f"{value:.0f}" if value >= 0.95 else f"{value:.1f}",
+                        ha="center",
+                        va="center",
+                        fontsize=8.5,
+                        color="white" if value > 55 else "black",
+                    )
+        figure.colorbar(image, ax=axis, shrink=0.8, label="% of the true class")
+    return path
+
+
+def class_accuracy(
+    path: Path, names: Sequence[str], accuracies: Sequence[float | None], title: str
+) -> Path:
+    """One bar a class, worst at the bottom; a line at the mean over classes."""
+    known = sorted(
+        ((n, 100 * a) for n, a in zip(names, accuracies, strict=True) if a is not None),
+        key=lambda pair: pair[1],
+    )
+    with new_figure(path, 6.4, max(2.4, 0.32 * len(known) + 1.1)) as figure:
+        axis = figure.subplots()
+        values = [value for _, value in known]
+        bars = axis.barh([name for name, _ in known], values, color=BLUE, height=0.7)
+        axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8.5)
+        mean = float(np.mean(values)) if values else 0.0
+        axis.axvline(mean, color=GREY, linestyle="--", linewidth=1.2, label=f"mean {mean:.1f} %")
+        axis.set(title=title, xlabel="images of the class classified correctly, %", xlim=(0, 109))
+        axis.set_xticks(range(0, 101, 20))
+        axis.grid(visible=False, axis="y")
+        figure.legend(loc="outside lower center")
+    return path
