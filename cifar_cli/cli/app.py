@@ -8,6 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from cifar_cli import __version__
+from cifar_cli.cli import recipes
+from cifar_cli.cli.evaluate import evaluate
+from cifar_cli.cli.find_lr import find_lr
+from cifar_cli.cli.misclassified import misclassified
+from cifar_cli.cli.plot import plot
+from cifar_cli.cli.preview_augs import preview_augs
+from cifar_cli.cli.summary import summary
 from cifar_cli.cli.train import train
 from cifar_cli.errors import CifarError
 
@@ -21,7 +28,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Two commands to start with: cifar-resnet train --recipe demo, then cifar-resnet plot",
 )
-app.command()(train)
+for command in (summary, preview_augs, find_lr, train, evaluate, misclassified, plot):
+    app.command()(command)
+app.add_typer(recipes.app, name="recipes")
 
 
 def _version(wanted: bool) -> None:

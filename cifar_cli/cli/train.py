@@ -128,7 +128,8 @@ def train(
     if resume and run_dir is None and name is None:
         run_dir = _newest()
 
-    from cifar_cli.output.console import TrainDisplay, duration, epoch_table, print_json, results
+    from cifar_cli.output.console import TrainDisplay, duration, print_json, results
+    from cifar_cli.output.tables import epoch_table
     from cifar_cli.rundir import SCHEMA_VERSION
     from cifar_cli.training.run import train as run_training
 

@@ -37,8 +37,7 @@ def load_folder(root: Path, size: int, cache: Path, progress: Progress | None = 
     Raises:
         DataError: A split is missing or empty, classes differ, or a file is no image.
     """
-    splits = {"train": root / "train", "test": _test_folder(root)}
-    entries = [entry for split, folder in splits.items() for entry in _scan(split, folder)]
+    entries, splits = _entries(root)
     class_names = _class_names(entries, splits)
     listing = hashlib.sha256()
     for split, label, path, stat in entries:
@@ -66,6 +65,20 @@ def load_folder(root: Path, size: int, cache: Path, progress: Progress | None = 
 def is_folder_dataset(root: Path) -> bool:
     """Whether `root` looks like class folders."""
     return (root / "train").is_dir()
+
+
+def folder_classes(root: Path) -> tuple[str, ...]:
+    """Names of the classes, sorted.
+
+    Raises:
+        DataError: A split is missing or empty, or classes differ.
+    """
+    return _class_names(*_entries(root))
+
+
+def _entries(root: Path) -> tuple[list[Entry], dict[str, Path]]:
+    splits = {"train": root / "train", "test": _test_folder(root)}
+    return [entry for split, folder in splits.items() for entry in _scan(split, folder)], splits
 
 
 def _test_folder(root: Path) -> Path:

@@ -16,7 +16,7 @@ from cifar_cli.data.cifar10 import (
     load_batches,
 )
 from cifar_cli.data.download import download_archive
-from cifar_cli.data.folder import is_folder_dataset, load_folder
+from cifar_cli.data.folder import folder_classes, is_folder_dataset, load_folder
 from cifar_cli.data.shapes import load_shapes
 from cifar_cli.data.types import Dataset, ImageSet, Progress
 from cifar_cli.errors import DataError, nearest_hint
@@ -86,6 +86,14 @@ def choose_splits(dataset: Dataset, config: DataConfig, seed: int) -> Splits:
     if config.limit_val and config.limit_val < len(val):
         val = val.subset(balanced_draw(val.labels, config.limit_val, classes, seed + 2))
     return Splits(train, val, dataset.class_names, val_is_test=not config.val_fraction)
+
+
+def count_classes(config: DataConfig) -> int:
+    """Number of classes of `config.source`, without decoding an image."""
+    path = Path(config.source).expanduser()
+    if config.source in NAMES or not is_folder_dataset(path):
+        return 10
+    return len(folder_classes(path))
 
 
 def balanced_draw(labels: torch.Tensor, count: int, classes: int, seed: int) -> torch.Tensor:

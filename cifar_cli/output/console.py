@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -19,10 +20,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from cifar_cli.config import Config
-from cifar_cli.rundir import EpochRecord, RunDir
+from cifar_cli.rundir import SCHEMA_VERSION, EpochRecord, RunDir
 from cifar_cli.training.observer import Observer
 
 LONG_SECONDS = 3600
@@ -56,24 +56,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def epoch_table(records: Sequence[EpochRecord]) -> Table:
-    """The table of epochs; the best validation accuracy is bold."""
-    table = Table(title="Epochs", caption="Losses are means per image.", header_style="bold")
-    for column in ("Epoch", "Train loss", "Val loss", "Train acc %", "Val acc %", "LR", "Time"):
-        table.add_column(column, justify="right")
-    best = max((r.val_accuracy for r in records), default=None)
-    for r in records:
-        accuracy = f"{100 * r.val_accuracy:.2f}"
-        table.add_row(
-            str(r.epoch),
-            f"{r.train_loss:.4f}",
-            f"{r.val_loss:.4f}",
-            f"{100 * r.train_accuracy:.2f}",
-            f"[bold]{accuracy}[/bold]" if r.val_accuracy == best else accuracy,
-            f"{r.lr:.3g}",
-            duration(r.seconds),
-        )
-    return table
+def print_files(files: Sequence[Path], as_json: bool) -> None:
+    """List files that were written, one a line or as JSON."""
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "files": [str(f) for f in files]})
+        return
+    for file in files:
+        print(file)
 
 
 class Bars:

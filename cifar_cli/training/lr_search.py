@@ -30,6 +30,7 @@ from cifar_cli.training.runtime import autocast, place_model, restore_rng, rng_s
 
 # torch-lr-finder's own defaults for its suggestion and its early stop.
 SKIP_START, SKIP_END = 10, 5
+LEAST_STEPS = SKIP_START + SKIP_END + 3
 SMOOTHING, DIVERGE_AT = 0.05, 5
 
 
@@ -81,11 +82,7 @@ def lr_range_test(
         ConfigError: The range is empty, or too few steps.
         DivergedError: The loss was not finite before a suggestion could be made.
     """
-    if not 0 < start_lr < end_lr:
-        raise ConfigError(f"--start-lr {start_lr:g} must be above 0 and below --end-lr {end_lr:g}.")
-    least = SKIP_START + SKIP_END + 3
-    if num_iter < least:
-        raise ConfigError(f"--num-iter {num_iter}: at least {least} steps make a curve.")
+    check_range(start_lr, end_lr, num_iter)
     before = rng_state(device)
     try:
         if model is None:
@@ -99,12 +96,24 @@ def lr_range_test(
     finally:
         restore_rng(before, device)
     finite = [(lr, loss) for lr, loss in zip(*history, strict=False) if math.isfinite(loss)]
-    if len(finite) < least:
+    if len(finite) < LEAST_STEPS:
         raise DivergedError(
             f"The loss was no number after {len(finite)} steps. Lower --start-lr ({start_lr:g})."
         )
     lrs, losses = (tuple(column) for column in zip(*finite, strict=True))
     return LrCurve(lrs, losses, len(lrs) < num_iter, suggest(lrs, losses))
+
+
+def check_range(start_lr: float, end_lr: float, num_iter: int) -> None:
+    """Refuse a range or a number of steps that makes no curve, before anything is loaded.
+
+    Raises:
+        ConfigError: The range is empty, or the steps are too few.
+    """
+    if not 0 < start_lr < end_lr:
+        raise ConfigError(f"--start-lr {start_lr:g} must be above 0 and below --end-lr {end_lr:g}.")
+    if num_iter < LEAST_STEPS:
+        raise ConfigError(f"--num-iter {num_iter}: at least {LEAST_STEPS} steps make a curve.")
 
 
 def suggest(lrs: tuple[float, ...], losses: tuple[float, ...]) -> dict[str, float]:

@@ -21,7 +21,7 @@ CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 LINES = ("-", "--", "-.", ":")
 GREY = "#5A5A5A"
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
     "figure.facecolor": "white",

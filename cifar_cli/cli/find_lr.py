@@ -1,0 +1,94 @@
+"""`cifar-resnet find-lr`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cifar_cli.cli import options
+
+
+def find_lr(
+    start_lr: Annotated[float, typer.Option(metavar="X", help="First learning rate.")] = 1e-7,
+    end_lr: Annotated[float, typer.Option(metavar="X", help="Last learning rate.")] = 10.0,
+    num_iter: Annotated[int, typer.Option(metavar="N", help="Steps.")] = 200,
+    step_mode: Annotated[
+        Literal["exp", "linear"], typer.Option(help="Even steps of the logarithm, or of the rate.")
+    ] = "exp",
+    data: options.Data = None,
+    data_dir: options.DataDir = None,
+    limit_train: options.LimitTrain = None,
+    recipe: options.Recipe = "baseline",
+    config: options.ConfigFile = None,
+    set_: options.Set = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    out: options.Out = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run the LR range test: raise the learning rate step by step, and suggest one.
+
+    Leaves lr_range.png, lr_range.csv and lr_range.json. Default folder: lr_range/.
+    """
+    settings = options.resolve(
+        recipe,
+        config,
+        set_,
+        data,
+        data__dir=data_dir and str(data_dir),
+        data__limit_train=limit_train,
+        device=device,
+        seed=seed,
+    )
+    folder = out or Path("lr_range")
+    from cifar_cli.data import choose_splits, load_dataset
+    from cifar_cli.output.console import Bars, print_json, results
+    from cifar_cli.output.figures.curves import lr_range
+    from cifar_cli.rundir import SCHEMA_VERSION, write_json, write_text
+    from cifar_cli.training.lr_search import check_range, lr_range_test
+    from cifar_cli.training.runtime import memory_errors, prepare_runtime
+
+    check_range(start_lr, end_lr, num_iter)
+    place = prepare_runtime(settings)
+    with Bars(quiet) as bars, memory_errors(settings):
+        dataset = load_dataset(settings.data, bars.update)
+        curve = lr_range_test(
+            settings,
+            choose_splits(dataset, settings.data, settings.seed),
+            place,
+            start_lr=start_lr,
+            end_lr=end_lr,
+            num_iter=num_iter,
+            step_mode=step_mode,
+            on_step=bars.update,
+        )
+    picture = lr_range(
+        folder / "lr_range.png", curve.lrs, curve.losses, curve.suggestions, step_mode
+    )
+    rows = "".join(
+        f"{lr:.9g},{loss:.9g}\n" for lr, loss in zip(curve.lrs, curve.losses, strict=True)
+    )
+    write_text(folder / "lr_range.csv", "lr,loss\n" + rows)
+    report = {
+        "schema_version": SCHEMA_VERSION,
+        "suggestion": curve.suggestion,
+        "suggestions": curve.suggestions,
+        "num_points": len(curve.lrs),
+        "stopped_early": curve.stopped_early,
+        "files": [str(picture), str(folder / "lr_range.csv"), str(folder / "lr_range.json")],
+    }
+    write_json(folder / "lr_range.json", report)
+    if json:
+        print_json(report)
+        return
+    how = "stopped early, the loss had diverged" if curve.stopped_early else "the whole range"
+    console = results()
+    console.print(f"{len(curve.lrs)} steps, {how}. Learning rates that the curve suggests:")
+    for name, lr in curve.suggestions.items():
+        chosen = "  ← the suggestion" if lr == curve.suggestion and name == "steepest" else ""
+        console.print(f"  {name:<11} {lr:.3e}{chosen}")
+    console.print(f"Train with it: cifar-resnet train --max-lr {curve.suggestion:.3g}")
+    console.print(f"Curve: {picture}", soft_wrap=True)

@@ -1,0 +1,75 @@
+"""`cifar-resnet preview-augs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cifar_cli.cli import options
+
+
+def preview_augs(
+    n: Annotated[
+        int, typer.Option("--n", min=1, max=400, metavar="N", help="Sample images to show.")
+    ] = 20,
+    epoch: Annotated[
+        int, typer.Option(min=1, metavar="E", help="The epoch whose draws are shown.")
+    ] = 1,
+    index: Annotated[
+        int, typer.Option(min=0, metavar="I", help="The training image to augment.")
+    ] = 0,
+    data: options.Data = None,
+    data_dir: options.DataDir = None,
+    recipe: options.Recipe = "baseline",
+    config: options.ConfigFile = None,
+    set_: options.Set = None,
+    seed: options.Seed = None,
+    out: options.Out = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Draw sample images, and what each augmentation makes of one, exactly as training sees it.
+
+    Leaves samples.png, samples_labelled.png, augmentations.png, and the augmented image itself
+    in its own few pixels. Default folder: preview/.
+    """
+    settings = options.resolve(
+        recipe, config, set_, data, data__dir=data_dir and str(data_dir), seed=seed
+    )
+    folder = out or Path("preview")
+    from PIL import Image
+
+    from cifar_cli.data import load_dataset
+    from cifar_cli.data.preview import preview
+    from cifar_cli.output.console import Bars, print_files
+    from cifar_cli.output.figures.images import augmentation_grid, sample_grid
+    from cifar_cli.rundir import atomic_file
+
+    with Bars(quiet) as bars:
+        dataset = load_dataset(settings.data, bars.update)
+    seen = preview(dataset, settings, n, epoch, index)
+    samples = seen.samples.numpy()
+    rows = [seen.original, *seen.alone.values(), seen.trained_on]
+    names = ["original", *seen.alone, f"as trained on,\nepochs {epoch} to {epoch + 7}"]
+    exact = folder / f"image_{index}_epoch_{epoch}.png"
+    files = [
+        sample_grid(folder / "samples.png", samples, f"Training images of {dataset.name}"),
+        sample_grid(
+            folder / "samples_labelled.png",
+            samples,
+            f"Training images of {dataset.name} with their classes",
+            seen.sample_labels,
+        ),
+        augmentation_grid(
+            folder / "augmentations.png",
+            [row.numpy() for row in rows],
+            names,
+            f"Augmentations of training image {index} ({seen.label})",
+        ),
+        exact,
+    ]
+    with atomic_file(exact) as temporary:
+        Image.fromarray(seen.trained_on[0].numpy()).save(temporary, format="png")
+    print_files(files, json)

@@ -1,0 +1,65 @@
+"""What training will see: sample images, and the augmentations of one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cifar_cli.config import Config
+from cifar_cli.data.loader import make_augment
+from cifar_cli.data.sources import balanced_draw
+from cifar_cli.data.types import Dataset
+from cifar_cli.errors import ConfigError
+
+ALONE = {
+    "random resized crop": {"crop_p": 1.0, "flip_p": 0.0, "cutout_p": 0.0},
+    "horizontal flip": {"crop_p": 0.0, "flip_p": 1.0, "cutout_p": 0.0},
+    "cutout": {"crop_p": 0.0, "flip_p": 0.0, "cutout_p": 1.0},
+}
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Images, uint8 (N, H, W, 3) each."""
+
+    samples: Tensor
+    sample_labels: tuple[str, ...]
+    original: Tensor
+    """The chosen image, N = 1."""
+    label: str
+    alone: dict[str, Tensor]
+    """By augmentation: what it alone, always applied, makes of the image in successive epochs."""
+    trained_on: Tensor
+    """What training sees of the image in successive epochs, from the chosen one on."""
+
+
+def preview(dataset: Dataset, config: Config, n: int, epoch: int, index: int) -> Preview:
+    """Sample `n` training images, and augment the one at `index` as epoch `epoch` does.
+
+    Raises:
+        ConfigError: There is no such image.
+    """
+    images = dataset.train
+    if not 0 <= index < len(images):
+        raise ConfigError(
+            f"--index {index}: the training images are numbered 0 to {len(images) - 1}."
+        )
+    rows = balanced_draw(images.labels, min(n, len(images)), len(dataset.class_names), config.seed)
+    chosen, number = images.images[index : index + 1], torch.tensor([index])
+    epochs = range(epoch, epoch + 8)
+
+    def augmented(changes: dict[str, float]) -> Tensor:
+        changed = config.model_copy(update={"augment": config.augment.model_copy(update=changes)})
+        augment = make_augment(changed)
+        return torch.cat([augment(chosen, number, e) for e in epochs])
+
+    return Preview(
+        samples=images.images[rows],
+        sample_labels=tuple(dataset.class_names[i] for i in images.labels[rows].tolist()),
+        original=chosen,
+        label=dataset.class_names[int(images.labels[index])],
+        alone={name: augmented(changes) for name, changes in ALONE.items()},
+        trained_on=augmented({}),
+    )
