@@ -62,7 +62,7 @@ def evaluate(
             split=split,  # type: ignore[arg-type]  # checked there
             tta=tta,  # type: ignore[arg-type]
             data=data,
-            data_dir=data_dir and str(data_dir),
+            data_dir=str(data_dir) if data_dir else None,
             device=device,
             limit=limit_val,
             progress=bars.update,

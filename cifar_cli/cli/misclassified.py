@@ -49,7 +49,7 @@ def misclassified(
             checkpoint=checkpoint,
             split=split,  # type: ignore[arg-type]  # checked there
             data=data,
-            data_dir=data_dir and str(data_dir),
+            data_dir=str(data_dir) if data_dir else None,
             device=device,
             limit=limit_val,
             progress=bars.update,
