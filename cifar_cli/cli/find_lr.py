@@ -38,7 +38,7 @@ def find_lr(
         config,
         set_,
         data,
-        data__dir=data_dir and str(data_dir),
+        data__dir=data_dir,
         data__limit_train=limit_train,
         device=device,
         seed=seed,

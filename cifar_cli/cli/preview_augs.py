@@ -35,9 +35,7 @@ def preview_augs(
     Leaves samples.png, samples_labelled.png, augmentations.png, and the augmented image itself
     in its own few pixels. Default folder: preview/.
     """
-    settings = options.resolve(
-        recipe, config, set_, data, data__dir=data_dir and str(data_dir), seed=seed
-    )
+    settings = options.resolve(recipe, config, set_, data, data__dir=data_dir, seed=seed)
     folder = out or Path("preview")
     from PIL import Image
 

@@ -28,7 +28,7 @@ def summary(
     The number of classes is ten, or that of --data where a folder is given.
     """
     settings = options.resolve(
-        recipe, config, set_, data, data__dir=data_dir and str(data_dir), device=device, seed=seed
+        recipe, config, set_, data, data__dir=data_dir, device=device, seed=seed
     )
     from dataclasses import asdict
 

@@ -109,7 +109,7 @@ def train(
         config,
         set_,
         data,
-        data__dir=data_dir and str(data_dir),
+        data__dir=data_dir,
         data__limit_train=limit_train,
         data__limit_val=limit_val,
         data__val_fraction=val_fraction,
