@@ -3,22 +3,50 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
+from PIL import Image
+
+from cifar_cli.config import Config, load_config
+from cifar_cli.data import ImageSet
 
 # Timing depends on the machine that runs the tests; what is tested here does not.
 settings.register_profile("plain", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("plain")
 
+# A network and a schedule small enough to train within a second.
+TINY = {
+    "data.source": "shapes",
+    "data.limit_train": 100,
+    "data.limit_val": 50,
+    "augment.form": "tensor",
+    "model.width": 4,
+    "optim.max_lr": 0.01,
+    "schedule.div_factor": 10,
+    "train.epochs": 2,
+    "train.batch_size": 32,
+    "device": "cpu",
+}
+TINY_FLAGS = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
+
 
 @pytest.fixture(autouse=True)
-def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test gets its own cache folder and none of the caller's settings."""
+def isolated(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Each test gets its own cache folder, none of the caller's settings, and a fixed seed."""
     for variable in [name for name in os.environ if name.startswith("CIFAR_RESNET_")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("CIFAR_RESNET_HOME", str(tmp_path_factory.mktemp("home")))
+    torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -26,3 +54,42 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder as the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def tiny_config(**changes: object) -> Config:
+    """A configuration that trains within a second; `a__b=1` changes `a.b`."""
+    dotted = {key.replace("__", "."): value for key, value in changes.items()}
+    return load_config(env={}, settings={**TINY, **dotted})
+
+
+def random_images(count: int, size: int = 32, classes: int = 10, seed: int = 0) -> ImageSet:
+    """Noise, with labels that go round the classes."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    labels = torch.arange(count) % classes
+    return ImageSet(torch.from_numpy(pixels), labels, torch.arange(count))
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder of class folders with images of noise."""
+
+    def make(
+        classes: tuple[str, ...] = ("cat", "dog", "owl"),
+        counts: tuple[int, int] = (4, 2),
+        size: tuple[int, int] = (32, 32),
+        splits: tuple[str, str] = ("train", "test"),
+        name: str = "images",
+        extension: str = "png",
+    ) -> Path:
+        rng = np.random.default_rng(7)
+        for split, count in zip(splits, counts, strict=True):
+            for label in classes:
+                folder = tmp_path / name / split / label
+                folder.mkdir(parents=True)
+                for number in range(count):
+                    pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{number:04}.{extension}")
+        return tmp_path / name
+
+    return make

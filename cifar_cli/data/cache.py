@@ -43,7 +43,7 @@ def cached(folder: Path, key: str, decode: Callable[[], Dataset]) -> Dataset:
 
 def _read(path: Path) -> Dataset | None:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             about = json.loads(bytes(arrays["about"]).decode("utf-8"))
             splits = [
                 ImageSet(images, labels, torch.arange(len(labels)))

@@ -1,0 +1,151 @@
+"""Class folders: any classes, any image size, decoded once, clear errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cifar_cli.config import DataConfig
+from cifar_cli.data import load_dataset
+from cifar_cli.data.folder import load_folder
+from cifar_cli.data.sources import count_classes
+from cifar_cli.errors import DataError
+
+Make = Callable[..., Path]
+
+
+def cache() -> Path:
+    return Path(os.environ["CIFAR_RESNET_HOME"])
+
+
+def test_images_arrive_in_order_of_class_and_name_with_exact_pixels(class_folders: Make) -> None:
+    root = class_folders()
+    dataset = load_folder(root, 32, cache())
+    assert dataset.class_names == ("cat", "dog", "owl")
+    assert dataset.train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert dataset.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    expected = np.asarray(Image.open(root / "train" / "dog" / "0001.png"))
+    assert np.array_equal(dataset.train.images[5].numpy(), expected)
+
+
+def test_a_val_folder_stands_for_the_test_split(class_folders: Make) -> None:
+    dataset = load_folder(class_folders(splits=("train", "val")), 32, cache())
+    assert len(dataset.test) == 6
+
+
+@pytest.mark.parametrize("size", [(16, 16), (40, 64), (100, 30)])
+def test_images_of_other_sizes_are_resized(class_folders: Make, size: tuple[int, int]) -> None:
+    dataset = load_folder(class_folders(size=size), 48, cache())
+    assert dataset.train.images.shape == (12, 48, 48, 3)
+
+
+def test_grey_palette_and_transparent_images_become_rgb(class_folders: Make) -> None:
+    root = class_folders()
+    Image.new("L", (32, 32), 77).save(root / "train" / "cat" / "0000.png")
+    Image.new("RGBA", (32, 32), (9, 8, 7, 128)).save(root / "train" / "cat" / "0001.png")
+    Image.new("P", (32, 32), 3).save(root / "train" / "cat" / "0002.png")
+    images = load_folder(root, 32, cache()).train.images
+    assert images[0].unique().tolist() == [77]
+    assert images[1, 0, 0].tolist() == [9, 8, 7]
+
+
+def test_hidden_folders_and_other_files_are_passed_over(class_folders: Make) -> None:
+    root = class_folders()
+    (root / "train" / ".hidden").mkdir()
+    (root / "train" / "cat" / "notes.txt").write_text("no image")
+    (root / "train" / "README").write_text("no class")
+    assert len(load_folder(root, 32, cache()).train) == 12
+
+
+def test_the_second_start_decodes_nothing(
+    class_folders: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = class_folders()
+    first = load_folder(root, 32, cache())
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("an image was decoded again")
+
+    monkeypatch.setattr("cifar_cli.data.folder._open", refuse)
+    again = load_folder(root, 32, cache())
+    assert torch.equal(first.train.images, again.train.images)
+    assert again.class_names == first.class_names
+
+
+def test_a_changed_image_is_seen(class_folders: Make) -> None:
+    root = class_folders()
+    load_folder(root, 32, cache())
+    Image.new("RGB", (32, 32), (1, 2, 3)).save(root / "train" / "cat" / "0000.png")
+    assert load_folder(root, 32, cache()).train.images[0, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_the_cache_is_shared_by_copies_and_keyed_by_size(
+    class_folders: Make, tmp_path: Path
+) -> None:
+    root = class_folders()
+    load_folder(root, 32, cache())
+    copy = tmp_path / "copy"
+    root.rename(copy)
+    load_folder(copy, 32, cache())
+    assert len(list((cache() / "decoded").glob("*.npz"))) == 1
+    load_folder(copy, 16, cache())
+    assert len(list((cache() / "decoded").glob("*.npz"))) == 2
+
+
+def test_classes_are_counted_without_decoding(class_folders: Make) -> None:
+    assert count_classes(DataConfig(source=str(class_folders()))) == 3
+    assert count_classes(DataConfig(source="shapes")) == 10
+
+
+def test_a_broken_image_is_named(class_folders: Make) -> None:
+    root = class_folders()
+    (root / "test" / "owl" / "0001.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(DataError, match=r"owl.0001\.png cannot be read"):
+        load_folder(root, 32, cache())
+    assert not list(cache().glob("decoded/*.npz"))
+
+
+def test_a_truncated_image_is_named(class_folders: Make) -> None:
+    root = class_folders(extension="jpg")
+    path = root / "train" / "cat" / "0000.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(DataError, match=r"0000\.jpg cannot be read"):
+        load_folder(root, 32, cache())
+
+
+def test_an_empty_class_folder_makes_a_missing_class_visible(class_folders: Make) -> None:
+    root = class_folders()
+    for image in (root / "train" / "owl").iterdir():
+        image.unlink()
+    with pytest.raises(DataError, match="'owl'"):
+        load_folder(root, 32, cache())
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_empty_split_is_named(class_folders: Make, split: str) -> None:
+    root = class_folders()
+    for image in (root / split).rglob("*.png"):
+        image.unlink()
+    with pytest.raises(DataError, match=f"{split} holds no images"):
+        load_folder(root, 32, cache())
+
+
+def test_a_missing_test_split_one_class_and_an_empty_folder_are_refused(
+    class_folders: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="one class only"):
+        load_folder(class_folders(classes=("cat",)), 32, cache())
+    (tmp_path / "half" / "train" / "cat").mkdir(parents=True)
+    with pytest.raises(DataError, match="neither test/ nor val/"):
+        load_folder(tmp_path / "half", 32, cache())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="neither train/<class>/ folders"):
+        load_dataset(DataConfig(source=str(tmp_path / "empty")))
+    with pytest.raises(DataError, match="did you mean 'shapes'"):
+        load_dataset(DataConfig(source="shape"))
