@@ -1,8 +1,7 @@
 """The three training augmentations as tensor operations on a whole batch.
 
-The same distribution as the Albumentations form, without a Python loop over images. Every draw
-is a hash of (seed, epoch, image index, number of the draw), so that an image's augmentation
-depends neither on the batch around it nor on the device.
+The same distribution as the Albumentations form, without a Python loop over images. Draws are
+keyed, so that an image's augmentation depends neither on the batch around it nor on the device.
 """
 
 from __future__ import annotations
@@ -14,11 +13,8 @@ import torch
 from torch import Tensor
 
 from cifar_cli.config import AugmentConfig
+from cifar_cli.data.keyed import uniforms
 
-# SplitMix64 (Steele, Lea, Flood 2014), as signed 64-bit numbers, which wrap as unsigned ones do.
-_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
-_MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
-_MIX_2 = 0x94D049BB133111EB - 2**64
 CROP_ATTEMPTS = 10
 
 
@@ -65,22 +61,6 @@ class TensorAugment:
 def fill_colour(mean: tuple[float, ...]) -> tuple[int, ...]:
     """The mean colour in 0..255, with which holes are filled."""
     return tuple(round(255 * channel) for channel in mean)
-
-
-def uniforms(seed: int, epoch: int, indices: Tensor, count: int) -> Tensor:
-    """Draw float32 (B, count) numbers in [0, 1), each a hash of its four coordinates."""
-    start = torch.tensor([seed, epoch], dtype=torch.int64, device=indices.device)
-    run = _mix(_mix(start[0] + _GOLDEN) + start[1])
-    image = _mix(run + (indices + 1) * _GOLDEN)
-    number = torch.arange(1, count + 1, device=indices.device) * _GOLDEN
-    bits = _mix(image[:, None] + number)
-    return ((bits >> 40) & (2**24 - 1)).float() * 2**-24
-
-
-def _mix(x: Tensor) -> Tensor:
-    x = (x ^ ((x >> 30) & (2**34 - 1))) * _MIX_1
-    x = (x ^ ((x >> 27) & (2**37 - 1))) * _MIX_2
-    return x ^ ((x >> 31) & (2**33 - 1))
 
 
 def draw(config: AugmentConfig, seed: int, epoch: int, indices: Tensor, size: int) -> Draws:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cifar_cli.config import Config
 from cifar_cli.data.augment_tensor import TensorAugment
+from cifar_cli.data.keyed import epoch_order
 from cifar_cli.data.types import ImageSet
 
 
@@ -120,13 +121,6 @@ def make_augment(config: Config) -> Augment:
     return AlbumentationsAugment(
         config.augment, config.data.mean, config.seed, config.data.image_size
     )
-
-
-def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
-    """The order of the rows in an epoch (counted from 1), int64 (count,)."""
-    # The two fit into one 64-bit seed, and differ in every (seed, epoch).
-    generator = torch.Generator().manual_seed(seed << 32 | epoch)
-    return torch.randperm(count, generator=generator)
 
 
 def plain_batches(
