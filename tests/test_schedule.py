@@ -1,0 +1,98 @@
+"""The one-cycle schedule, against torch's own and against values worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from cifar_cli.config import Config
+from cifar_cli.config.schema import OptimConfig, ScheduleConfig
+from cifar_cli.training.optim import apply_settings, build_optimizer
+from cifar_cli.training.schedule import one_cycle
+
+
+def torchs_schedule(config: ScheduleConfig, max_lr: float, total: int) -> list[tuple[float, float]]:
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=max_lr,
+        total_steps=total,
+        pct_start=config.pct_start,
+        anneal_strategy="linear",
+        div_factor=config.div_factor,
+        final_div_factor=config.final_div_factor,
+    )
+    values = []
+    for step in range(total):
+        group = optimizer.param_groups[0]
+        values.append((group["lr"], group["betas"][0]))
+        optimizer.step()
+        if step < total - 1:
+            schedule.step()
+    return values
+
+
+@given(
+    st.integers(2, 60),
+    st.floats(0.02, 0.98),
+    st.floats(1e-5, 10),
+    st.floats(1, 1e4),
+    st.floats(1, 1e4),
+)
+def test_every_step_equals_torchs_one_cycle(
+    total: int, pct_start: float, max_lr: float, div_factor: float, final_div_factor: float
+) -> None:
+    config = ScheduleConfig(
+        pct_start=pct_start, div_factor=div_factor, final_div_factor=final_div_factor
+    )
+    if pct_start * total <= 1 + 1e-9:
+        return  # torch divides by zero, or starts behind the peak; see the next test
+    reference = torchs_schedule(config, max_lr, total)
+    ours = [one_cycle(step, total, max_lr, config) for step in range(total)]
+    for got, (lr, beta1) in zip(ours, reference, strict=True):
+        assert got.lr == pytest.approx(lr, rel=1e-9, abs=max_lr * 1e-12)
+        assert got.beta1 == pytest.approx(beta1, rel=1e-9)
+
+
+@given(st.integers(1, 12), st.floats(0.001, 0.999))
+def test_the_shortest_runs_have_sane_rates(total: int, pct_start: float) -> None:
+    config = ScheduleConfig(pct_start=pct_start)
+    for step in range(total):
+        lr, beta1 = one_cycle(step, total, 0.1, config)
+        assert 0 < lr <= 0.1 * (1 + 1e-9)
+        assert 0.85 - 1e-9 <= beta1 <= 0.95 + 1e-9
+
+
+def test_the_course_projects_schedule_at_its_corners() -> None:
+    config = Config()
+    total = 24 * 98
+
+    def at(step: int) -> float:
+        return one_cycle(step, total, 0.0465, config.schedule).lr
+
+    assert at(0) == pytest.approx(0.0465 / 2000)
+    assert at(5 * 98 - 1) == pytest.approx(0.0465)  # the peak ends the fifth epoch
+    assert at(total - 1) == pytest.approx(0.0465 / 2000 / 100)
+    assert at(97) == pytest.approx(0.0465 / 2000 + (0.0465 - 0.0465 / 2000) * 97 / 489)
+    assert one_cycle(489, total, 0.0465, config.schedule).beta1 == pytest.approx(0.85)
+
+
+def test_a_run_of_one_step_trains_at_the_peak() -> None:
+    assert one_cycle(0, 1, 0.1, ScheduleConfig(pct_start=0.5)).lr > 0
+
+
+def test_adams_step_equals_the_formula() -> None:
+    weight = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(weight.weight, 2.0)
+    optimizer = build_optimizer(weight, OptimConfig(weight_decay=0.1), lr=0.01)
+    apply_settings(optimizer, one_cycle(0, 10, 0.5, ScheduleConfig(div_factor=10)))
+    weight(torch.ones(1, 1)).sum().backward()
+    optimizer.step()
+    gradient = 1 + 0.1 * 2.0  # L2: the penalty's gradient is added before Adam sees it
+    first = (1 - 0.95) * gradient / (1 - 0.95)
+    second = ((1 - 0.999) * gradient**2 / (1 - 0.999)) ** 0.5
+    assert weight.weight.item() == pytest.approx(2.0 - 0.05 * first / (second + 1e-8))
+    assert optimizer.param_groups[0]["betas"] == (0.95, 0.999)

@@ -1,0 +1,168 @@
+"""The training loop, against a plain loop that does each step the obvious way."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from conftest import random_images, tiny_config
+from torch import nn
+
+from cifar_cli.config import Config
+from cifar_cli.data import ImageSet
+from cifar_cli.data.loader import TrainLoader
+from cifar_cli.errors import DivergedError
+from cifar_cli.models import build_model
+from cifar_cli.rundir import EpochRecord, StepRecord
+from cifar_cli.training.evaluation import predict_logits, score
+from cifar_cli.training.optim import build_optimizer
+from cifar_cli.training.trainer import TrainState, train_epochs
+
+CPU = torch.device("cpu")
+
+
+def fresh(config: Config) -> TrainState:
+    torch.manual_seed(config.seed)
+    model = build_model(config.model, 10, 32)
+    return TrainState(model, build_optimizer(model, config.optim, 0.01))
+
+
+def run(
+    config: Config, train: ImageSet, val: ImageSet
+) -> tuple[TrainState, list[EpochRecord], list[StepRecord]]:
+    state = fresh(config)
+    results = list(train_epochs(state, TrainLoader(train, config, CPU), val, config))
+    return state, [r for r, _ in results], [s for _, steps in results for s in steps]
+
+
+def test_it_computes_what_a_plain_loop_computes() -> None:
+    config = tiny_config(model__dropout=0.1, runtime__channels_last=False)
+    train, val = random_images(70), random_images(20, seed=1)
+    state, records, steps = run(config, train, val)
+
+    torch.manual_seed(config.seed)
+    model = build_model(config.model, 10, 32)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=1e-4)
+    loader = TrainLoader(train, config, CPU)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=0.01,
+        total_steps=6,
+        pct_start=5 / 24,
+        anneal_strategy="linear",
+        div_factor=10,
+        final_div_factor=100,
+    )
+    for record in records:
+        total, right = 0.0, 0
+        for images, labels in loader.epoch(record.epoch):
+            optimizer.zero_grad()
+            logits = model(images)
+            loss = nn.functional.cross_entropy(logits, labels)
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(labels)
+            right += int((logits.argmax(1) == labels).sum())
+            lr = optimizer.param_groups[0]["lr"]
+            if record.epoch < 2 or len(labels) == 32:
+                schedule.step()
+        assert record.train_loss == pytest.approx(total / 70, rel=1e-4)
+        assert record.train_accuracy == pytest.approx(right / 70, abs=1.5 / 70)
+        assert record.lr == pytest.approx(lr)
+    for ours, theirs in zip(state.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=1e-2)
+    assert [s.step for s in steps] == list(range(6))
+
+
+def test_validation_figures_are_means_per_image_over_the_plain_images() -> None:
+    config = tiny_config(train__epochs=1)
+    val = random_images(20, seed=1)
+    state, (record,), _ = run(config, random_images(40), val)
+    state.model.eval()
+    with torch.no_grad():
+        images = TrainLoader(val, config, CPU).normalise(val.images)
+        logits = state.model(images)
+        loss = nn.functional.cross_entropy(logits, val.labels).item()
+    assert record.val_loss == pytest.approx(loss, rel=1e-5)
+    assert record.val_accuracy == (logits.argmax(1) == val.labels).double().mean().item()
+
+
+def test_two_runs_are_bit_equal_and_another_seed_differs() -> None:
+    train, val = random_images(70), random_images(20, seed=1)
+    one, first, _ = run(tiny_config(), train, val)
+    two, second, _ = run(tiny_config(), train, val)
+    other, _, _ = run(tiny_config(seed=2), train, val)
+    assert [(r.train_loss, r.val_loss) for r in first] == [
+        (r.train_loss, r.val_loss) for r in second
+    ]
+    for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(next(one.model.parameters()), next(other.model.parameters()))
+
+
+def test_it_learns() -> None:
+    config = tiny_config(train__epochs=12, augment__crop_p=0, augment__cutout_p=0, model__width=8)
+    noise = random_images(64, classes=4)
+    _, records, _ = run(config, noise, noise)
+    assert records[-1].train_loss < 0.5 * records[0].train_loss
+
+
+def test_it_stops_after_the_step_at_hand_and_goes_on_from_there() -> None:
+    config = tiny_config()
+    train, val = random_images(70), random_images(20, seed=1)
+    whole, records, _ = run(config, train, val)
+    state, seen = fresh(config), []
+    loader = TrainLoader(train, config, CPU)
+    stops = iter([False, True])
+    assert not list(
+        train_epochs(
+            state,
+            loader,
+            val,
+            config,
+            stop=lambda: next(stops),
+            on_step=lambda epoch, step: seen.append((epoch, step)),
+        )
+    )
+    assert seen == [(1, 1), (1, 2)]
+    assert (state.epoch, state.step) == (1, 2)
+    rest = [record for record, _ in train_epochs(state, loader, val, config)]
+    assert [(r.train_loss, r.val_accuracy) for r in rest] == [
+        (r.train_loss, r.val_accuracy) for r in records
+    ]
+    for a, b in zip(whole.model.parameters(), state.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_loss_that_is_no_number_ends_training_with_its_place() -> None:
+    config = tiny_config(optim__max_lr=100, schedule__div_factor=1)
+    state = fresh(config)
+    with torch.no_grad():
+        next(state.model.parameters()).fill_(math.nan)
+    loader = TrainLoader(random_images(70), config, CPU)
+    with pytest.raises(DivergedError, match="nan in epoch 1, step 1"):
+        list(train_epochs(state, loader, random_images(10), config))
+
+
+def test_prediction_keeps_the_mode_and_does_not_depend_on_the_batch_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = tiny_config()
+    model = build_model(config.model, 10, 32).train()
+    images = random_images(23)
+    whole = predict_logits(model, images, config, CPU)
+    monkeypatch.setitem(
+        __import__("cifar_cli.training.runtime", fromlist=["x"]).EVAL_BATCH, "cpu", 5
+    )
+    parts = predict_logits(model, images, config, CPU)
+    assert model.training
+    torch.testing.assert_close(whole, parts)
+
+
+def test_scores_by_hand() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    scores = score(logits, torch.tensor([0, 0, 1]))
+    expected = [math.log(1 + math.exp(-2)), math.log(1 + math.exp(1)), math.log(2)]
+    assert scores.loss == pytest.approx(sum(expected) / 3)
+    assert scores.accuracy == pytest.approx(1 / 3)
