@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -213,10 +213,11 @@ def storage_errors(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, keep: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`; afterwards sync it and rename it to `path`.
 
-    A reader sees the old file or the whole new one. After an error nothing is left.
+    A reader sees the old file or the whole new one. After an error nothing is left. What is
+    replaced stays under the name `keep`, if one is given.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -225,10 +226,24 @@ def atomic_file(path: Path) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
+            if keep and path.is_file():
+                _keep(path, keep)
             temporary.replace(path)
             sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _keep(path: Path, keep: Path) -> None:
+    """Give a file a second name, or, where the file system has no links, another one."""
+    link = keep.with_name(f".{keep.name}.{os.getpid()}.tmp")
+    try:
+        link.hardlink_to(path)
+    except OSError:
+        path.replace(keep)
+    else:
+        link.replace(keep)
 
 
 def sync_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import warnings
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 from cifar_cli.config import Config
 from cifar_cli.config.loading import build_config
 from cifar_cli.errors import CheckpointError, CifarError
-from cifar_cli.rundir import EpochRecord, atomic_file, storage_errors
+from cifar_cli.rundir import EpochRecord, atomic_file
 from cifar_cli.training.runtime import restore_rng, rng_state
 from cifar_cli.training.trainer import TrainState
 
@@ -78,10 +79,9 @@ def save_checkpoint(
     content["checksum"] = _checksum(content)
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    with atomic_file(path) as temporary:
+    keep = path.with_name("previous.pt") if path.name == "last.pt" else None
+    with atomic_file(path, keep) as temporary:
         temporary.write_bytes(buffer.getbuffer())
-        if path.name == "last.pt" and path.is_file():
-            path.replace(path.with_name("previous.pt"))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -91,7 +91,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: Missing, damaged, of another program, or of a newer version.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch thinks of other programs' files
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"There is no checkpoint {path}.") from None
     except (
@@ -185,12 +187,6 @@ def load_weights(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
         raise CheckpointError(
             f"{checkpoint.path} belongs to another network: {str(error).splitlines()[-1].strip()}"
         ) from error
-
-
-def remove_checkpoint(path: Path) -> None:
-    """Remove a file that has been overtaken."""
-    with storage_errors(path):
-        path.unlink(missing_ok=True)
 
 
 def _checksum(value: Any) -> str:
