@@ -47,6 +47,8 @@ def test_flags_beat_environment_beats_file_beats_recipe(tmp_path: Path) -> None:
 def test_data_variable_is_short_for_the_data_source() -> None:
     assert load_config(env={"CIFAR_RESNET_DATA": "shapes"}).data.source == "shapes"
     assert load_config(env={"CIFAR_RESNET_DATA": "shapes"}, data="x").data.source == "x"
+    assert load_config(env={}, settings={"data.source": "y"}).data.source == "y"
+    assert load_config(env={}, settings={"data.source": "y"}, data="x").data.source == "x"
 
 
 def test_unknown_environment_setting_is_named() -> None:

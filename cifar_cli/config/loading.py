@@ -78,7 +78,7 @@ def load_config(
         if not equals or not key.strip():
             raise ConfigError(f"--set {text!r}: write it as KEY=VALUE, such as train.epochs=5.")
         _set(tree, key.strip(), parse_yaml(value, f"--set {key.strip()}"))
-    for key, value in {**(settings or {}), "data.source": data}.items():
+    for key, value in [*(settings or {}).items(), ("data.source", data)]:
         if value is not None:
             _set(tree, key, os.fspath(value) if isinstance(value, os.PathLike) else value)
     return build_config(tree)

@@ -1,0 +1,128 @@
+"""The LR range test: a curve that means something, and surroundings left alone."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+
+import pytest
+import torch
+from conftest import random_images, tiny_config
+
+from cifar_cli.data import Splits
+from cifar_cli.errors import ConfigError, DivergedError
+from cifar_cli.models import build_model
+from cifar_cli.training.lr_search import LrCurve, lr_range_test, suggest
+
+CPU = torch.device("cpu")
+IMAGES = random_images(100, classes=4)
+SPLITS = Splits(IMAGES, IMAGES, tuple("abcd"), val_is_test=True)
+
+
+def curve(num_iter: int = 40, **options: object) -> LrCurve:
+    return lr_range_test(tiny_config(), SPLITS, CPU, num_iter=num_iter, **options)  # type: ignore[arg-type]
+
+
+def test_rates_rise_from_start_to_end_evenly() -> None:
+    exponential = curve(num_iter=30, start_lr=1e-5, end_lr=1e-2).lrs
+    assert exponential[0] == pytest.approx(1e-5, rel=0.3)
+    assert exponential[-1] == pytest.approx(1e-2, rel=0.3)
+    ratios = [b / a for a, b in itertools.pairwise(exponential)]
+    assert max(ratios[1:]) == pytest.approx(min(ratios[1:]), rel=1e-6)
+    linear = curve(num_iter=30, start_lr=1e-5, end_lr=1e-2, step_mode="linear").lrs
+    steps = [b - a for a, b in itertools.pairwise(linear)]
+    assert max(steps[1:]) == pytest.approx(min(steps[1:]), rel=1e-6)
+
+
+def test_it_stops_early_where_the_loss_explodes() -> None:
+    found = curve(num_iter=100, start_lr=1e-4, end_lr=100)
+    assert found.stopped_early
+    assert len(found.lrs) < 100
+    assert 1e-4 <= found.suggestion <= 100
+
+
+def test_model_generator_and_mode_are_as_before() -> None:
+    model = build_model(tiny_config().model, 4, 32).train()
+    weights = {name: t.clone() for name, t in model.state_dict().items()}
+    before = torch.get_rng_state()
+    curve(model=model)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.training
+    assert all(torch.equal(weights[name], t) for name, t in model.state_dict().items())
+
+
+def test_an_interruption_also_leaves_everything_as_it_was() -> None:
+    model = build_model(tiny_config().model, 4, 32)
+    weights = {name: t.clone() for name, t in model.state_dict().items()}
+    before = torch.get_rng_state()
+
+    def interrupt(what: str, done: int, total: int | None) -> None:
+        if done == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        curve(model=model, on_step=interrupt)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(weights[name], t) for name, t in model.state_dict().items())
+
+
+def test_it_repeats_itself_and_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    assert curve() == curve()
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == ""
+
+
+def test_progress_counts_the_steps() -> None:
+    seen: list[tuple[int, int | None]] = []
+    curve(num_iter=20, end_lr=1e-3, on_step=lambda what, done, total: seen.append((done, total)))
+    assert seen == [(step, 20) for step in range(20)]
+
+
+def test_suggestions_by_hand() -> None:
+    lrs = tuple(10.0 ** (i / 10) for i in range(40))
+    # Flat, then falling from step 15 to 25 and fastest at 20, then rising.
+    losses = [2.0] * 15
+    for drop in (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.2, 0.1, 0.05, 0.02):
+        losses.append(losses[-1] - drop)
+    losses += [losses[-1] + 0.1 * i for i in range(1, 16)]
+    found = suggest(lrs, tuple(losses))
+    assert found["steepest"] in lrs[19:22]
+    assert found["minimum/10"] == pytest.approx(lrs[24] / 10)
+    assert lrs[14] < found["valley"] < lrs[24]
+
+
+def test_the_steepest_suggestion_is_torch_lr_finders_own() -> None:
+    import warnings
+
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch_lr_finder import LRFinder
+    found = curve(num_iter=60, start_lr=1e-4)
+    model = build_model(tiny_config().model, 4, 32)
+    finder = LRFinder(model, torch.optim.Adam(model.parameters()), torch.nn.CrossEntropyLoss())
+    finder.history = {"lr": list(found.lrs), "loss": list(found.losses)}
+    _, theirs = finder.plot(suggest_lr=True)
+    plt.close("all")
+    assert found.suggestions["steepest"] == theirs
+
+
+def test_a_range_that_makes_no_curve_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--start-lr"):
+        curve(start_lr=1.0, end_lr=0.1)
+    with pytest.raises(ConfigError, match="--num-iter"):
+        curve(num_iter=5)
+
+
+def test_a_loss_that_is_no_number_from_the_start_is_told() -> None:
+    model = build_model(tiny_config().model, 4, 32)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(DivergedError, match="after 0 steps"):
+        curve(model=model)
