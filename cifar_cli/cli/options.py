@@ -109,7 +109,7 @@ Out = Annotated[
 Run = Annotated[
     str | None,
     typer.Argument(
-        metavar="[RUN]",
+        metavar="RUN",
         help="A run directory, or the name of one under runs/. Default: the newest run.",
         show_default=False,
     ),

@@ -1,0 +1,99 @@
+"""Device, precision, signals and memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+from conftest import tiny_config
+
+from cifar_cli.errors import ConfigError, OutOfMemoryError
+from cifar_cli.training.runtime import (
+    StopSignal,
+    autocast,
+    describe_environment,
+    memory_errors,
+    prepare_runtime,
+    resolve_device,
+    restore_rng,
+    rng_state,
+)
+
+CPU = torch.device("cpu")
+
+
+def test_auto_takes_the_best_device_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=cuda: there)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda there=mps: there)
+        assert resolve_device("auto").type == expected
+
+
+def test_an_absent_device_is_refused_with_those_present(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"--device cuda: not available here \(present: .*cpu"):
+        resolve_device("cuda")
+
+
+def test_threads_are_set_where_asked_for() -> None:
+    prepare_runtime(tiny_config(runtime__threads=1))
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(("precision", "bf16"), [("auto", False), ("fp32", False), ("bf16", True)])
+def test_cpu_computes_in_fp32_unless_asked_otherwise(precision: str, bf16: bool) -> None:
+    with autocast(tiny_config(runtime__precision=precision), CPU):
+        out = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert (out.dtype == torch.bfloat16) is bf16
+
+
+def test_generator_states_come_back() -> None:
+    state = rng_state(CPU)
+    first = torch.rand(3)
+    restore_rng(state, CPU)
+    assert torch.equal(torch.rand(3), first)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_every_kind_of_memory_failure_names_a_smaller_batch(error: Exception) -> None:
+    with pytest.raises(OutOfMemoryError, match="--batch-size 16"), memory_errors(tiny_config()):
+        raise error
+
+
+def test_a_real_allocation_that_cannot_be_met_is_recognised() -> None:
+    with pytest.raises(OutOfMemoryError), memory_errors(tiny_config()):
+        torch.empty(2**60)
+
+
+def test_other_errors_pass_unchanged() -> None:
+    with pytest.raises(RuntimeError, match="something else"), memory_errors(tiny_config()):
+        raise RuntimeError("something else")
+
+
+def test_a_first_signal_asks_and_a_second_interrupts() -> None:
+    notes: list[str] = []
+    stop = StopSignal(lambda: notes.append("asked"))
+    with stop.listening():
+        assert not stop()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop()
+        assert stop.number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert notes == ["asked"]
+
+
+def test_the_environment_names_versions_and_hardware() -> None:
+    found = describe_environment(CPU)
+    assert torch.__version__.startswith(found["packages"]["torch"].split("+")[0])
+    assert found["device"] == "cpu"
+    assert found["threads"] >= 1
