@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+from cifar_cli import train
+from cifar_cli.cli.app import run
 from cifar_cli.config import Config, load_config
 from cifar_cli.data import ImageSet
 
@@ -93,3 +98,47 @@ def class_folders(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
+
+
+class Answer(NamedTuple):
+    """What a command gave back."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one JSON document on stdout."""
+        document: dict[str, Any] = json.loads(self.out)
+        assert document["schema_version"] == 1
+        return document
+
+
+@pytest.fixture
+def cli(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Runs the real command line within this process, in an empty folder."""
+
+    def call(*arguments: object) -> Answer:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        return Answer(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory, trained once; tests must not change it."""
+    return train(tiny_config(train__epochs=3), tmp_path_factory.mktemp("trained") / "tiny").run_dir
+
+
+def tree(folder: Path) -> list[str]:
+    """Every file below a folder."""
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

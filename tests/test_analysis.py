@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from cifar_cli import evaluate, load_model, train
+from cifar_cli import evaluate, load_model
 from cifar_cli.analysis.evaluate import predict, summarise_predictions
 from cifar_cli.analysis.metrics import class_figures, confusion_matrix, wilson_interval
 from cifar_cli.analysis.misclassified import find_mistakes
@@ -97,18 +96,11 @@ def test_views_leave_a_constant_image_alone() -> None:
         torch.testing.assert_close(tta_forward(Corner(), kind)(image), Corner()(image))
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run, trained once for this file."""
-    path = tmp_path_factory.mktemp("runs") / "a"
-    return train(tiny_config(train__epochs=3), path).run_dir
-
-
-def test_evaluation_repeats_the_figures_of_training(run: Path) -> None:
-    result = evaluate(run)
+def test_evaluation_repeats_the_figures_of_training(trained: Path) -> None:
+    result = evaluate(trained)
     from cifar_cli.rundir import RunDir
 
-    last = RunDir(run).read_metrics()[-1]
+    last = RunDir(trained).read_metrics()[-1]
     assert result.accuracy == pytest.approx(last.val_accuracy)
     assert result.loss == pytest.approx(last.val_loss, rel=1e-5)
     assert result.num_images == 50
@@ -117,10 +109,10 @@ def test_evaluation_repeats_the_figures_of_training(run: Path) -> None:
     assert result.interval[0] < result.accuracy < result.interval[1]
 
 
-def test_the_loaded_model_predicts_what_evaluation_counts(run: Path) -> None:
-    model = load_model(run)
+def test_the_loaded_model_predicts_what_evaluation_counts(trained: Path) -> None:
+    model = load_model(trained)
     assert not model.training
-    found = predict(run)
+    found = predict(trained)
     config = found.checkpoint.config
     splits = choose_splits(load_dataset(config.data), config.data, config.seed)
     mean, std = torch.tensor(config.data.mean), torch.tensor(config.data.std)
@@ -129,37 +121,37 @@ def test_the_loaded_model_predicts_what_evaluation_counts(run: Path) -> None:
         torch.testing.assert_close(model(pixels), found.logits, atol=1e-4, rtol=1e-4)
 
 
-def test_splits_and_limits_choose_the_images(run: Path) -> None:
-    assert evaluate(run, split="test").num_images == 1000
-    assert evaluate(run, split="train").num_images == 100
-    assert evaluate(run, limit=20).num_images == 20
-    assert evaluate(run, split="test", limit=30).num_images == 30
+def test_splits_and_limits_choose_the_images(trained: Path) -> None:
+    assert evaluate(trained, split="test").num_images == 1000
+    assert evaluate(trained, split="train").num_images == 100
+    assert evaluate(trained, limit=20).num_images == 20
+    assert evaluate(trained, split="test", limit=30).num_images == 30
 
 
-def test_best_and_a_file_outside_of_a_run_are_evaluated(run: Path, tmp_path: Path) -> None:
+def test_best_and_a_file_outside_of_a_run_are_evaluated(trained: Path, tmp_path: Path) -> None:
     copy = tmp_path / "weights.pt"
-    copy.write_bytes((run / "checkpoints" / "best.pt").read_bytes())
-    assert evaluate(checkpoint=copy).accuracy == evaluate(run, checkpoint="best").accuracy
+    copy.write_bytes((trained / "checkpoints" / "best.pt").read_bytes())
+    assert evaluate(checkpoint=copy).accuracy == evaluate(trained, checkpoint="best").accuracy
 
 
-def test_more_views_give_other_logits_and_still_a_sane_result(run: Path) -> None:
-    plain, flipped = (predict(run, tta=kind) for kind in ("none", "flip"))
+def test_more_views_give_other_logits_and_still_a_sane_result(trained: Path) -> None:
+    plain, flipped = (predict(trained, tta=kind) for kind in ("none", "flip"))
     assert not torch.equal(plain.logits, flipped.logits)
     assert summarise_predictions(flipped).num_images == 50
 
 
-def test_wrong_names_are_refused_with_the_right_ones(run: Path, tmp_path: Path) -> None:
+def test_wrong_names_are_refused_with_the_right_ones(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--split 'valid' "):
-        evaluate(run, split="valid")  # type: ignore[arg-type]
+        evaluate(trained, split="valid")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="--tta"):
-        evaluate(run, tta="mirror")  # type: ignore[arg-type]
+        evaluate(trained, tta="mirror")  # type: ignore[arg-type]
     with pytest.raises(CheckpointError, match="neither last nor best"):
-        evaluate(run, checkpoint="lst")
+        evaluate(trained, checkpoint="lst")
     with pytest.raises(CheckpointError, match="No run"):
         evaluate(tmp_path / "nothing")
 
 
-def test_images_of_other_classes_are_refused(run: Path, class_folders: object) -> None:
+def test_images_of_other_classes_are_refused(trained: Path, class_folders: object) -> None:
     folder = class_folders()  # type: ignore[operator]
     with pytest.raises(DataError, match="cat, dog, owl"):
-        evaluate(run, data=str(folder))
+        evaluate(trained, data=str(folder))

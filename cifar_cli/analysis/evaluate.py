@@ -18,6 +18,7 @@ from cifar_cli.analysis.metrics import (
 )
 from cifar_cli.analysis.tta import KINDS, Tta, tta_forward
 from cifar_cli.config import Config
+from cifar_cli.config.loading import build_config
 from cifar_cli.data import ImageSet, Progress, choose_splits, load_dataset
 from cifar_cli.errors import CheckpointError, ConfigError, DataError, nearest_hint
 from cifar_cli.models import build_model
@@ -201,23 +202,17 @@ def _with_changes(
     device: str | None,
     limit: int | None,
 ) -> Config:
-    changes: dict[str, object] = {
-        "source": config.data.source if data is None else data,
-        "dir": config.data.dir if data_dir is None else data_dir,
-    }
-    if split == "train":
-        changes["limit_train"] = config.data.limit_train if limit is None else limit
-    else:
-        own = config.data.limit_val if split == "val" else None
-        changes["limit_val"] = own if limit is None else limit
+    tree = config.model_dump()
+    section = tree["data"]
+    section["source"] = data or section["source"]
+    section["dir"] = data_dir or section["dir"]
+    limited = "limit_train" if split == "train" else "limit_val"
+    if limit is not None:
+        section[limited] = limit
     if split == "test":
-        changes["val_fraction"] = 0.0
-    return config.model_copy(
-        update={
-            "data": config.data.model_copy(update=changes),
-            "device": device or "auto",
-        }
-    )
+        section["val_fraction"] = 0.0
+        section["limit_val"] = limit
+    return build_config({**tree, "device": device or "auto"})
 
 
 def _images(

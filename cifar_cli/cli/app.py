@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated, Any
 
@@ -66,11 +67,11 @@ def run(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        return _fail(*_message_and_code(error))
+        return _fail(*_message_and_code(error, arguments))
     return outcome if isinstance(outcome, int) else 0
 
 
-def _message_and_code(error: Exception) -> tuple[str, int]:
+def _message_and_code(error: Exception, arguments: list[str]) -> tuple[str, int]:
     if isinstance(error, CifarError):
         return str(error), error.exit_code
     if isinstance(error, typer.Abort):
@@ -78,11 +79,23 @@ def _message_and_code(error: Exception) -> tuple[str, int]:
     # Typer's and click's own errors of usage know their code and text.
     show = getattr(error, "format_message", None)
     if show is not None and hasattr(error, "exit_code"):
-        return f"{show()}".strip() + " Try --help.", int(error.exit_code)
+        return _with_value(str(show()).strip(), arguments), int(error.exit_code)
     return (
         f"A fault of the program: {type(error).__name__}: {error}. "
         "Run it again with --debug (before the command) and report what it prints."
     ), 1
+
+
+def _with_value(message: str, arguments: list[str]) -> str:
+    """Add the value that was given, which not every message of Typer's names."""
+    if named := re.match(r"Invalid value for '(--[\w-]+)'", message):
+        for text, following in zip(arguments, [*arguments[1:], ""], strict=True):
+            option, equals, value = text.partition("=")
+            value = value if equals else following
+            if option == named[1] and value not in message:
+                message = f"{named[0]}: {value!r}{message[named.end() :]}"
+    end = "" if message.endswith(("?", ".")) else "."
+    return f"{message}{end} Try --help."
 
 
 def _fail(message: str, code: int) -> int:

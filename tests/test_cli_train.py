@@ -1,0 +1,197 @@
+"""`cifar-resnet train` and `find-lr`, through the real command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import TINY_FLAGS, Answer, rows, tree
+
+Cli = Callable[..., Answer]
+PROGRAM = [sys.executable, "-m", "cifar_cli"]
+
+
+def test_train_prints_a_line_an_epoch_and_the_table(cli: Cli, in_tmp: Path) -> None:
+    answer = cli("train", *TINY_FLAGS, "--name", "first")
+    assert answer.code == 0
+    assert "Epochs" in answer.out
+    assert "Val acc %" in answer.out
+    assert "Run directory: runs/first" in answer.out
+    lines = [line for line in answer.err.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 2
+    assert "The test split is used for validation" in answer.err
+    found = rows(in_tmp / "runs/first/metrics.csv")
+    assert [row["epoch"] for row in found] == ["1", "2"]
+    assert f"{float(found[-1]['val_accuracy']):.2%}" in answer.out
+
+
+def test_json_is_the_only_thing_on_stdout(cli: Cli) -> None:
+    answer = cli("train", *TINY_FLAGS, "--json", "--quiet")
+    assert answer.err == ""
+    assert {
+        "run_dir",
+        "epochs_completed",
+        "val_accuracy",
+        "val_loss",
+        "train_seconds",
+    } <= answer.json.keys()
+    assert answer.json["epochs_completed"] == 2
+
+
+def test_every_option_reaches_the_configuration(cli: Cli, in_tmp: Path) -> None:
+    answer = cli(
+        "train", *TINY_FLAGS, "--epochs", 1, "--batch-size", 50, "--max-lr", 0.02,
+        "--div-factor", 7, "--final-div-factor", 9, "--pct-start", 0.5, "--weight-decay", 0.001,
+        "--dropout", 0.25, "--val-fraction", 0.1, "--run-dir", "mine", "--seed", 3,
+        "--limit-train", 60, "--limit-val", 30, "--device", "cpu", "--data", "shapes", "--quiet",
+    )  # fmt: skip
+    assert answer.code == 0
+    from cifar_cli.config.loading import flat_settings, read_config
+
+    found = flat_settings(read_config(in_tmp / "mine" / "config.yaml"))
+    expected = {
+        "train.epochs": 1, "train.batch_size": 50, "optim.max_lr": 0.02,
+        "optim.weight_decay": 0.001, "schedule.div_factor": 7, "schedule.final_div_factor": 9,
+        "schedule.pct_start": 0.5, "model.dropout": 0.25, "model.residual_dropout": 0.25,
+        "data.val_fraction": 0.1, "data.limit_train": 60, "data.limit_val": 30, "seed": 3,
+        "device": "cpu", "data.source": "shapes",
+    }  # fmt: skip
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_the_users_own_example_runs_with_the_course_projects_settings(
+    cli: Cli, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIFAR_RESNET_DATA", "shapes")
+    monkeypatch.setenv("CIFAR_RESNET_DATA__LIMIT_TRAIN", "40")
+    monkeypatch.setenv("CIFAR_RESNET_DATA__LIMIT_VAL", "20")
+    monkeypatch.setenv("CIFAR_RESNET_MODEL__WIDTH", "2")
+    answer = cli("train", "--max-lr", "0.0465", "--div-factor", "2000")
+    assert answer.code == 0
+    (run,) = (in_tmp / "runs").iterdir()
+    found = rows(run / "metrics.csv")
+    assert len(found) == 24
+    assert float(found[-1]["lr"]) == pytest.approx(0.0465 / 2000 / 100)
+
+
+def test_resume_without_a_name_goes_on_with_the_newest_run(cli: Cli, in_tmp: Path) -> None:
+    assert cli("train", *TINY_FLAGS, "--resume", "--quiet").code == 0  # nothing there: fresh
+    (run,) = (in_tmp / "runs").iterdir()
+    answer = cli("train", *TINY_FLAGS, "--resume", "--json", "--quiet")
+    assert answer.json["run_dir"] == str(Path("runs") / run.name)
+    assert len(list((in_tmp / "runs").iterdir())) == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_a_real_process_and_resume_finishes_it(
+    in_tmp: Path, number: int, code: int
+) -> None:
+    flags = [*TINY_FLAGS, "--set", "data.limit_train=2000", "--epochs", "3", "--name", "a"]
+    process = subprocess.Popen(
+        [*PROGRAM, "train", *flags], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    metrics = in_tmp / "runs/a/metrics.csv"
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and len(metrics.read_text().splitlines()) > 1):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert out == ""
+    assert "everything is saved. Go on with: cifar-resnet train --resume --run-dir runs/a" in err
+    assert "Traceback" not in err
+    again = subprocess.run(
+        [*PROGRAM, "train", *flags, "--resume", "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(again.stdout)["epochs_completed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (["--epochs", "0"], 2, "train.epochs = 0"),
+        (["--epochs", "many"], 2, "many"),
+        (["--max-lr", "fast"], 2, "optim.max_lr"),
+        (["--recipe", "basline"], 2, "did you mean 'baseline'"),
+        (["--recipe", "missing.yaml"], 2, "missing.yaml"),
+        (["--config", "missing.yaml"], 2, "missing.yaml"),
+        (["--set", "model.widht=4"], 2, "did you mean 'width'"),
+        (["--set", "width"], 2, "KEY=VALUE"),
+        (["--device", "tpu"], 2, "device = 'tpu'"),
+        (["--device", "cuda"], 2, "--device cuda: not available here"),
+        (["--name", "a/b"], 2, "--name"),
+        (["--name", "a", "--run-dir", "b"], 2, "give one of them"),
+        (["--bogus"], 2, "--bogus"),
+        (["--set", "data.image_size=20", "--set", "augment.cutout_size=4"], 2, "multiple of 8"),
+        (["--data", "nowhere"], 3, "nowhere"),
+        (["--data", "."], 3, "train/<class>/"),
+        (["--run-dir", "file/below"], 7, "Cannot write"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else None,
+)
+def test_bad_input_ends_with_one_message_and_leaves_nothing(
+    cli: Cli, in_tmp: Path, arguments: list[str], code: int, word: str
+) -> None:
+    (in_tmp / "file").write_text("")
+    answer = cli("train", *TINY_FLAGS, *arguments)
+    assert answer.code == code, answer.err
+    assert answer.out == ""
+    lines = [line for line in answer.err.splitlines() if not line.startswith("Training")]
+    assert len(lines) == 1, answer.err
+    assert lines[0].startswith("Error: ")
+    assert word in lines[0]
+    assert tree(in_tmp) == ["file"]
+    assert not (in_tmp / "runs").exists()
+
+
+def test_find_lr_leaves_curve_table_and_suggestions(cli: Cli, in_tmp: Path) -> None:
+    answer = cli("find-lr", *TINY_FLAGS, "--end-lr", 10, "--num-iter", 40, "--start-lr", "1e-5")
+    assert answer.code == 0
+    assert tree(in_tmp) == [f"lr_range/lr_range.{kind}" for kind in ("csv", "json", "png")]
+    for name in ("steepest", "valley", "minimum/10"):
+        assert name in answer.out
+    report = json.loads((in_tmp / "lr_range/lr_range.json").read_text())
+    assert f"--max-lr {report['suggestion']:.3g}" in answer.out
+    found = rows(in_tmp / "lr_range/lr_range.csv")
+    assert len(found) == report["num_points"]
+    assert report["suggestion"] in [pytest.approx(float(row["lr"])) for row in found]
+
+
+def test_find_lr_as_json_and_linear(cli: Cli) -> None:
+    answer = cli(
+        "find-lr", *TINY_FLAGS, "--num-iter", 30, "--end-lr", 0.1, "--step-mode", "linear",
+        "--out", "o", "--json", "--quiet",
+    )  # fmt: skip
+    assert {"suggestion", "num_points", "stopped_early"} <= answer.json.keys()
+    assert not answer.json["stopped_early"]
+    assert answer.json["num_points"] == 30
+    assert answer.err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--num-iter", "3"], "--num-iter 3"),
+        (["--start-lr", "1", "--end-lr", "0.1"], "--start-lr 1"),
+        (["--step-mode", "cubic"], "cubic"),
+    ],
+)
+def test_find_lr_refuses_ranges_that_make_no_curve(
+    cli: Cli, in_tmp: Path, arguments: list[str], word: str
+) -> None:
+    answer = cli("find-lr", *TINY_FLAGS, *arguments)
+    assert answer.code == 2
+    assert word in answer.err
+    assert tree(in_tmp) == []
