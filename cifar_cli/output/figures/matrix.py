@@ -19,7 +19,7 @@ def confusion(
     matrix = np.asarray(counts, dtype=float)
     rows = np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     share = 100 * matrix / rows
-    size = max(5.2, 0.52 * len(names) + 2)
+    size = min(max(5.2, 0.52 * len(names) + 2), 12.5)
     with new_figure(path, size + 0.8, size) as figure:
         axis = figure.subplots()
         image = axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
