@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import random_images
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from cifar_cli.config import ModelConfig
 from cifar_cli.errors import ConfigError
 from cifar_cli.models import build_model
 from cifar_cli.models.custom_resnet import ConvBlock, CustomResnet, ResidualPair
+from cifar_cli.models.dropout import Dropout
 from cifar_cli.models.summary import summarise
 
 
@@ -133,3 +136,38 @@ def test_counting_leaves_model_and_generator_as_they_were() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
     assert all(torch.equal(weights[name], t) for name, t in model.state_dict().items())
+
+
+@settings(max_examples=20)
+@given(p=st.floats(0, 0.999), layout=st.sampled_from(["channels_last", "contiguous"]))
+def test_dropout_drops_the_share_and_scales_the_rest(p: float, layout: str) -> None:
+    form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    x = torch.ones(8, 16, 15, 17).to(memory_format=form).requires_grad_()
+    out = Dropout(p)(x)
+    assert out.is_contiguous(memory_format=form)
+    kept = out.detach() != 0
+    share = p if p else 0.0
+    bound = 5 * (share * (1 - share) / x.numel()) ** 0.5 + 2**-15
+    assert abs((~kept).double().mean().item() - share) <= bound
+    expected = torch.full((int(kept.sum()),), 1 / (1 - p))
+    torch.testing.assert_close(out.detach()[kept], expected, rtol=2**-16 / (1 - p), atol=1e-6)
+    out.sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, out.detach())
+
+
+def test_dropout_is_drawn_anew_repeats_with_the_seed_and_rests_in_evaluation() -> None:
+    layer, x = Dropout(0.5), torch.ones(4, 8, 8, 8)
+    torch.manual_seed(3)
+    first, second = layer(x), layer(x)
+    assert not torch.equal(first, second)
+    torch.manual_seed(3)
+    assert torch.equal(layer(x), first)
+    assert layer.eval()(x) is x or torch.equal(layer(x), x)
+
+
+def test_neighbours_in_a_dropout_mask_are_independent() -> None:
+    kept = (Dropout(0.5)(torch.ones(1, 1, 512, 512)) != 0).double().flatten() - 0.5
+    for distance in (1, 2, 3, 4, 8):
+        together = (kept[:-distance] * kept[distance:]).mean().item() * 4
+        assert abs(together) < 5 / kept.numel() ** 0.5, distance

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from cifar_cli.models.dropout import Dropout
+
 
 class ConvBlock(nn.Sequential):
     """Convolution 3x3 with reflected border, [max-pool 2], batch norm, ReLU, dropout.
@@ -22,8 +24,8 @@ class ConvBlock(nn.Sequential):
             nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect", bias=False),
             *([nn.MaxPool2d(2)] if pool else []),
             nn.BatchNorm2d(out_channels),
-            nn.ReLU(),
-            nn.Dropout(dropout),
+            nn.ReLU(inplace=True),
+            Dropout(dropout),
         )
 
 
