@@ -16,9 +16,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/cifar-resnet train --recipe demo --data shapes --name demo
-	$(BIN)/cifar-resnet evaluate demo
-	$(BIN)/cifar-resnet plot demo
-	$(BIN)/cifar-resnet misclassified demo --n 10
+	$(BIN)/cifar-resnet evaluate
+	$(BIN)/cifar-resnet plot
+	$(BIN)/cifar-resnet misclassified --n 10
 
 lint: setup
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ The large fp32 matrix product of the same machine is measured beside them, as th
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -124,7 +125,7 @@ def engine_loop(images: ImageSet, config: Config, steps: int) -> list[float]:
         on_step=lambda epoch, step: ends.append(time.perf_counter()),
     )
     assert next(records, None) is None, "the loop stops before the epoch ends"
-    return [end - start for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    return [end - start for start, end in itertools.pairwise(ends)]
 
 
 def matrix_product() -> float:

@@ -143,8 +143,13 @@ def create_run(path: Path) -> RunDir:
     """Make a new run directory; where the name is taken, `-2`, `-3` … is added.
 
     Raises:
+        ConfigError: The path is the root of the file system.
         StorageError: The folder cannot be made.
     """
+    if path.name in ("", ".."):
+        path = path.resolve()
+    if not path.name:
+        raise ConfigError(f"--run-dir {path}: the root of the file system cannot be a run.")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         candidate, number = path, 1

@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cifar_cli.config import AugmentConfig, Config, load_config
-from cifar_cli.data.augment_tensor import Draws, TensorAugment, draw, resized_crop
+from cifar_cli.data.augment_tensor import (
+    Draws,
+    TensorAugment,
+    crop_and_flip,
+    draw,
+    resized_crop,
+)
 from cifar_cli.data.keyed import GOLDEN, mix, uniforms
 from cifar_cli.data.loader import make_augment
 from cifar_cli.errors import ConfigError
@@ -228,6 +234,14 @@ def test_boxes_and_holes_always_lie_within_the_image(
     assert (left + width <= size).all()
     assert (draws.hole >= 0).all()
     assert (draws.hole + settings.cutout_size <= size).all()
+
+
+def test_working_on_all_images_gives_what_working_on_the_chosen_ones_gives() -> None:
+    images = random_images(200).images
+    draws = draw(AugmentConfig(crop_p=0.4, flip_p=0.4), 1, 2, torch.arange(200), 32)
+    chosen = crop_and_flip(images, draws, chosen_alone=True)
+    assert torch.equal(chosen, crop_and_flip(images, draws, chosen_alone=False))
+    assert not torch.equal(chosen, images)
 
 
 def test_the_hole_may_be_as_large_as_the_image() -> None:

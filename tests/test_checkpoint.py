@@ -53,7 +53,6 @@ def test_everything_comes_back_equal(trained: TrainState, saved: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert checkpoint.config == CONFIG
     assert checkpoint.class_names == NAMES
-    assert checkpoint.val_accuracy == trained.history[-1].val_accuracy
     assert other.history == trained.history
     assert (other.epoch, other.step, other.seconds) == (2, 2, trained.seconds)
     assert torch.equal(torch.stack(other.losses), torch.stack(trained.losses))

@@ -138,6 +138,7 @@ def test_a_signal_stops_a_real_process_and_resume_finishes_it(
         (["--data", "nowhere"], 3, "nowhere"),
         (["--data", "."], 3, "train/<class>/"),
         (["--run-dir", "file/below"], 7, "Cannot write"),
+        (["--run-dir", "/"], 2, "root of the file system"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else None,
 )
@@ -154,6 +155,19 @@ def test_bad_input_ends_with_one_message_and_leaves_nothing(
     assert word in lines[0]
     assert tree(in_tmp) == ["file"]
     assert not (in_tmp / "runs").exists()
+
+
+def test_resume_takes_the_settings_of_the_run_itself(
+    cli: Cli, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = cli("train", *TINY_FLAGS, "--name", "mine", "--json")
+    monkeypatch.setenv("CIFAR_RESNET_DATA", "nowhere")
+    again = cli("train", "--resume", "--name", "mine", "--json")
+    assert again.code == 0, again.err
+    assert again.json["val_accuracy"] == first.json["val_accuracy"]
+    other = cli("train", "--resume", "--name", "mine", "--batch-size", 8)
+    assert other.code == 2
+    assert "train.batch_size 32 → 8" in other.err
 
 
 def test_find_lr_leaves_curve_table_and_suggestions(cli: Cli, in_tmp: Path) -> None:
@@ -184,7 +198,9 @@ def test_find_lr_as_json_and_linear(cli: Cli) -> None:
     ("arguments", "word"),
     [
         (["--num-iter", "3"], "--num-iter 3"),
+        (["--num-iter", "9999"], "--num-iter 9999"),
         (["--start-lr", "1", "--end-lr", "0.1"], "--start-lr 1"),
+        (["--end-lr", "inf"], "--end-lr inf"),
         (["--step-mode", "cubic"], "cubic"),
     ],
 )

@@ -93,6 +93,9 @@ def test_unknown_recipe_names_the_nearest() -> None:
         ("true", True),
         ("null", None),
         ("1.5e+2", 150.0),
+        ("-7", -7),
+        ("010", "010"),
+        ("1:30", "1:30"),
     ],
 )
 def test_yaml_scalars_mean_what_people_mean(text: str, value: object) -> None:
@@ -109,6 +112,9 @@ def test_yaml_scalars_mean_what_people_mean(text: str, value: object) -> None:
         ("a: !!python/object/apply:os.system ['true']", "python"),
         ("a: [1", "line"),
         ("x" * 300_000, "KiB"),
+        ("width: {{ W }}", "plain word"),
+        ("a: !!int ''", "not valid YAML"),
+        ("a: !!bool x", "not valid YAML"),
     ],
 )
 def test_dangerous_or_ambiguous_yaml_is_refused(text: str, word: str) -> None:

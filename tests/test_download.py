@@ -88,13 +88,15 @@ def test_the_archive_arrives_whole_and_is_fetched_once(
     assert len(server.ranges) == 1
 
 
-@pytest.mark.parametrize("bad", ["missing", "page", "rubbish", "long-gone"])
+@pytest.mark.parametrize("bad", ["missing", "page", "rubbish", "long-gone", "no-address"])
 def test_a_bad_source_is_passed_over(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bad: str
 ) -> None:
     use(server, monkeypatch, bad, "good")
     if bad == "long-gone":
         monkeypatch.setenv("CIFAR_RESNET_MIRROR", f"http://127.0.0.1:9/x,{server.url('good')}")
+    if bad == "no-address":
+        monkeypatch.setenv("CIFAR_RESNET_MIRROR", f"example/x.tar.gz,{server.url('good')}")
     assert download_archive(tmp_path).read_bytes() == CONTENT
 
 

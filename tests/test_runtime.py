@@ -19,9 +19,11 @@ from cifar_cli.training.runtime import (
     resolve_device,
     restore_rng,
     rng_state,
+    smaller_batch,
 )
 
 CPU = torch.device("cpu")
+REMEDY = smaller_batch(tiny_config())
 
 
 def test_auto_takes_the_best_device_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,17 +67,23 @@ def test_generator_states_come_back() -> None:
     ],
 )
 def test_every_kind_of_memory_failure_names_a_smaller_batch(error: Exception) -> None:
-    with pytest.raises(OutOfMemoryError, match="--batch-size 16"), memory_errors(tiny_config()):
+    with (
+        pytest.raises(OutOfMemoryError, match="--batch-size 16"),
+        memory_errors(REMEDY),
+    ):
         raise error
 
 
 def test_a_real_allocation_that_cannot_be_met_is_recognised() -> None:
-    with pytest.raises(OutOfMemoryError), memory_errors(tiny_config()):
+    with pytest.raises(OutOfMemoryError), memory_errors(REMEDY):
         torch.empty(2**60)
 
 
 def test_other_errors_pass_unchanged() -> None:
-    with pytest.raises(RuntimeError, match="something else"), memory_errors(tiny_config()):
+    with (
+        pytest.raises(RuntimeError, match="something else"),
+        memory_errors(REMEDY),
+    ):
         raise RuntimeError("something else")
 
 

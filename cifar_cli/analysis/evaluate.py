@@ -20,7 +20,7 @@ from cifar_cli.analysis.tta import KINDS, Tta, tta_forward
 from cifar_cli.config import Config
 from cifar_cli.config.loading import build_config
 from cifar_cli.data import ImageSet, Progress, choose_splits, load_dataset
-from cifar_cli.errors import CheckpointError, ConfigError, DataError, nearest_hint
+from cifar_cli.errors import CheckpointError, ConfigError, DataError, DivergedError, nearest_hint
 from cifar_cli.models import build_model
 from cifar_cli.rundir import RunDir, find_run
 from cifar_cli.training.checkpoint import Checkpoint, load_checkpoint, load_weights
@@ -29,6 +29,7 @@ from cifar_cli.training.runtime import memory_errors, place_model, prepare_runti
 
 Split = Literal["val", "test", "train"]
 SPLITS: tuple[str, ...] = get_args(Split)
+FEWER_IMAGES = "while looking at images. Try --limit-val 1000, or --device cpu."
 
 
 @dataclass(frozen=True)
@@ -134,16 +135,21 @@ def predict(
             raise ConfigError(f"{name} {value!r}{hint}: choose one of {', '.join(known)}.")
     found_run, found = find_checkpoint(run, checkpoint)
     config = _with_changes(found.config, split, data, data_dir, device, limit)
-    images = _images(config, found, split, progress)
     place = prepare_runtime(config)
-    model = place_model(_model(found), config, place)
 
     def on_batch(done: int, total: int) -> None:
         if progress:
             progress("Looking at images", done, total)
 
-    with memory_errors(config):
+    with memory_errors(FEWER_IMAGES):
+        images = _images(config, found, split, progress)
+        model = place_model(_model(found), config, place)
         logits = predict_logits(model, images, config, place, tta_forward(model, tta), on_batch)
+    if not logits.isfinite().all():
+        raise DivergedError(
+            f"{found.path} gives outputs that are no numbers: its training has diverged. Train "
+            "anew with a lower --max-lr."
+        )
     return Predictions(found, found_run, images, logits)
 
 
@@ -208,7 +214,8 @@ def _with_changes(
     section["dir"] = data_dir or section["dir"]
     limited = "limit_train" if split == "train" else "limit_val"
     if limit is not None:
-        section[limited] = limit
+        # A draw of fewer images is a part of the draw of more: none that was not trained on.
+        section[limited] = min(limit, section[limited] or limit)
     if split == "test":
         section["val_fraction"] = 0.0
         section["limit_val"] = limit

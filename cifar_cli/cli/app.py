@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -58,24 +60,23 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         outcome: Any = app(arguments, standalone_mode=False)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _fail("Interrupted.", 130)
-    except BrokenPipeError:
-        # The reader of a pipe has seen enough; keep Python from complaining at exit.
-        sys.stdout = None
+    except (BrokenPipeError, SystemExit):
+        # The reader of a pipe has seen enough (Typer and Rich turn that into an exit of their
+        # own); keep Python from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exc()
         return _fail(*_message_and_code(error, arguments))
+    if outcome == 130:  # what Typer makes of Ctrl-C
+        return _fail("Interrupted.", 130)
     return outcome if isinstance(outcome, int) else 0
 
 
 def _message_and_code(error: Exception, arguments: list[str]) -> tuple[str, int]:
     if isinstance(error, CifarError):
         return str(error), error.exit_code
-    if isinstance(error, typer.Abort):
-        return "Interrupted.", 130
     # Typer's and click's own errors of usage know their code and text.
     show = getattr(error, "format_message", None)
     if show is not None and hasattr(error, "exit_code"):
@@ -94,10 +95,14 @@ def _with_value(message: str, arguments: list[str]) -> str:
             value = value if equals else following
             if option == named[1] and value not in message:
                 message = f"{named[0]}: {value!r}{message[named.end() :]}"
+    if not message:
+        return ""
     end = "" if message.endswith(("?", ".")) else "."
     return f"{message}{end} Try --help."
 
 
 def _fail(message: str, code: int) -> int:
+    if not message:  # such as a command group without a command, which has shown its help
+        return code
     print(f"Error: {message}" if code < 128 else message, file=sys.stderr)
     return code

@@ -37,7 +37,7 @@ def evaluate(
     checkpoint: Checkpoint = "last",
     split: Split = "val",
     tta: Tta = "none",
-    data: options.Data = None,
+    data: options.RunData = None,
     data_dir: options.DataDir = None,
     limit_val: options.LimitVal = None,
     device: options.Device = None,
@@ -50,7 +50,7 @@ def evaluate(
     Leaves a JSON file and two pictures in the run's eval/.
     """
     from cifar_cli.analysis.evaluate import Evaluation, predict, summarise_predictions
-    from cifar_cli.output.console import Bars, print_json, results
+    from cifar_cli.output.console import Bars, print_files, print_json, results
     from cifar_cli.output.figures.matrix import class_accuracy, confusion
     from cifar_cli.output.tables import class_table
     from cifar_cli.rundir import SCHEMA_VERSION, write_json
@@ -122,5 +122,4 @@ def evaluate(
         f"Accuracy [bold]{found.accuracy:.2%}[/bold] (95 % interval {low:.2%} to {high:.2%}), "
         f"{found.correct:,} of {found.num_images:,} images; loss {found.loss:.4f}"
     )
-    for file in report["files"]:
-        console.print(str(file), soft_wrap=True)
+    print_files(report["files"])

@@ -45,15 +45,15 @@ def find_lr(
     )
     folder = out or Path("lr_range")
     from cifar_cli.data import choose_splits, load_dataset
-    from cifar_cli.output.console import Bars, print_json, results
+    from cifar_cli.output.console import Bars, print_files, print_json, results
     from cifar_cli.output.figures.curves import lr_range
-    from cifar_cli.rundir import SCHEMA_VERSION, write_json, write_text
+    from cifar_cli.rundir import SCHEMA_VERSION, write_csv, write_json
     from cifar_cli.training.lr_search import check_range, lr_range_test
-    from cifar_cli.training.runtime import memory_errors, prepare_runtime
+    from cifar_cli.training.runtime import memory_errors, prepare_runtime, smaller_batch
 
     check_range(start_lr, end_lr, num_iter)
     place = prepare_runtime(settings)
-    with Bars(quiet) as bars, memory_errors(settings):
+    with Bars(quiet) as bars, memory_errors(smaller_batch(settings)):
         dataset = load_dataset(settings.data, bars.update)
         curve = lr_range_test(
             settings,
@@ -68,19 +68,18 @@ def find_lr(
     picture = lr_range(
         folder / "lr_range.png", curve.lrs, curve.losses, curve.suggestions, step_mode
     )
-    rows = "".join(
-        f"{lr:.9g},{loss:.9g}\n" for lr, loss in zip(curve.lrs, curve.losses, strict=True)
-    )
-    write_text(folder / "lr_range.csv", "lr,loss\n" + rows)
+    points = [{"lr": lr, "loss": x} for lr, x in zip(curve.lrs, curve.losses, strict=True)]
+    write_csv(folder / "lr_range.csv", ["lr", "loss"], points)
+    files = [picture, folder / "lr_range.csv", folder / "lr_range.json"]
     report = {
         "schema_version": SCHEMA_VERSION,
         "suggestion": curve.suggestion,
         "suggestions": curve.suggestions,
         "num_points": len(curve.lrs),
         "stopped_early": curve.stopped_early,
-        "files": [str(picture), str(folder / "lr_range.csv"), str(folder / "lr_range.json")],
+        "files": [str(file) for file in files],
     }
-    write_json(folder / "lr_range.json", report)
+    write_json(files[-1], report)
     if json:
         print_json(report)
         return
@@ -91,4 +90,4 @@ def find_lr(
         chosen = "  ← the suggestion" if lr == curve.suggestion and name == "steepest" else ""
         console.print(f"  {name:<11} {lr:.3e}{chosen}")
     console.print(f"Train with it: cifar-resnet train --max-lr {curve.suggestion:.3g}")
-    console.print(f"Curve: {picture}", soft_wrap=True)
+    print_files(files)

@@ -24,7 +24,7 @@ def misclassified(
     ] = "loss",
     checkpoint: Checkpoint = "last",
     split: Split = "val",
-    data: options.Data = None,
+    data: options.RunData = None,
     data_dir: options.DataDir = None,
     limit_val: options.LimitVal = None,
     device: options.Device = None,
@@ -38,7 +38,7 @@ def misclassified(
     """
     from cifar_cli.analysis.evaluate import predict
     from cifar_cli.analysis.misclassified import find_mistakes
-    from cifar_cli.output.console import Bars, print_json, results
+    from cifar_cli.output.console import Bars, print_files, print_json, results
     from cifar_cli.output.figures.images import Caption, mistake_gallery
     from cifar_cli.output.tables import mistake_table
     from cifar_cli.rundir import SCHEMA_VERSION, write_csv
@@ -94,5 +94,4 @@ def misclassified(
     console = results()
     console.print(mistake_table(rows))
     console.print(f"{len(mistakes):,} of {len(found.images):,} images are misclassified.")
-    for file in (gallery, table):
-        console.print(str(file), soft_wrap=True)
+    print_files([gallery, table])

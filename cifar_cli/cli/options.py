@@ -31,6 +31,15 @@ DataDir = Annotated[
         rich_help_panel=IMAGES,
     ),
 ]
+RunData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="NAME|PATH",
+        help="Other images of the same classes. Default: those that the run was trained with.",
+        rich_help_panel=IMAGES,
+    ),
+]
 LimitTrain = Annotated[
     int | None,
     typer.Option(
@@ -56,6 +65,17 @@ Recipe = Annotated[
         metavar="NAME|FILE",
         help="A built-in recipe (see: cifar-resnet recipes list) or a YAML file.",
         rich_help_panel=CONFIGURATION,
+    ),
+]
+TrainRecipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="NAME|FILE",
+        help="A built-in recipe (see: cifar-resnet recipes list) or a YAML file. Default: "
+        "baseline, or with --resume what the run itself was trained with.",
+        rich_help_panel=CONFIGURATION,
+        show_default=False,
     ),
 ]
 ConfigFile = Annotated[
@@ -117,10 +137,11 @@ Run = Annotated[
 
 
 def resolve(
-    recipe: str = "baseline",
+    recipe: str | Path = "baseline",
     config: Path | None = None,
     overrides: list[str] | None = None,
     data: str | None = None,
+    use_environment: bool = True,
     **settings: Any,
 ) -> Config:
     """Build the configuration from a command's options; `a__b=1` stands for `a.b`."""
@@ -128,5 +149,10 @@ def resolve(
 
     dotted = {key.replace("__", "."): value for key, value in settings.items()}
     return load_config(
-        recipe, config_file=config, overrides=overrides or (), settings=dotted, data=data
+        recipe,
+        config_file=config,
+        overrides=overrides or (),
+        settings=dotted,
+        data=data,
+        env=None if use_environment else {},
     )

@@ -55,5 +55,6 @@ def summary(
             }
         )
         return
-    results().print(layer_table(counted))
-    results().print(layer_totals(counted))
+    console = results()
+    console.print(layer_table(counted, console.width))
+    console.print(layer_totals(counted))

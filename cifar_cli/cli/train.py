@@ -93,7 +93,7 @@ def train(
     data_dir: options.DataDir = None,
     limit_train: options.LimitTrain = None,
     limit_val: options.LimitVal = None,
-    recipe: options.Recipe = "baseline",
+    recipe: options.TrainRecipe = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
     device: options.Device = None,
@@ -104,8 +104,11 @@ def train(
     """Train the network, with live progress, and leave a run directory."""
     if run_dir is not None and name is not None:
         raise ConfigError("--run-dir and --name both say where the run lies: give one of them.")
+    if resume and run_dir is None and name is None:
+        run_dir = _newest()
+    own = _own_settings(run_dir, name) if resume and recipe is None else None
     settings = options.resolve(
-        recipe,
+        own or recipe or "baseline",
         config,
         set_,
         data,
@@ -124,9 +127,8 @@ def train(
         schedule__pct_start=pct_start,
         model__dropout=dropout,
         model__residual_dropout=dropout,
+        use_environment=own is None,
     )
-    if resume and run_dir is None and name is None:
-        run_dir = _newest()
 
     from cifar_cli.output.console import TrainDisplay, duration, print_json, results
     from cifar_cli.output.tables import epoch_table
@@ -148,13 +150,13 @@ def train(
             }
         )
         return
-    results().print(epoch_table(result.history))
-    results().print(
+    console = results()
+    console.print(epoch_table(result.history))
+    console.print(
         f"Validation accuracy [bold]{result.val_accuracy:.2%}[/bold] after "
-        f"{result.epochs_completed} epochs in {duration(result.train_seconds)}. "
-        f"Run directory: {result.run_dir}",
-        soft_wrap=True,
+        f"{result.epochs_completed} epochs in {duration(result.train_seconds)}."
     )
+    console.print(f"Run directory: {result.run_dir}", soft_wrap=True, markup=False)
 
 
 def _number_or_auto(text: str | None) -> float | str | None:
@@ -162,6 +164,16 @@ def _number_or_auto(text: str | None) -> float | str | None:
         return None if text is None else float(text)
     except ValueError:
         return text  # the configuration knows `auto`, and refuses everything else
+
+
+def _own_settings(run_dir: Path | None, name: str | None) -> Path | None:
+    """The resolved configuration of the run that is to be resumed, where there is one."""
+    from cifar_cli.rundir import RunDir, run_path
+
+    if run_dir is None and name is None:
+        return None
+    found = RunDir(run_dir if run_dir is not None else run_path(str(name))).config
+    return found if found.is_file() else None
 
 
 def _newest() -> Path | None:

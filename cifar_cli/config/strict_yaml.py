@@ -13,10 +13,10 @@ MAX_BYTES = 256 * 1024
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader without aliases, duplicate keys, YAML 1.1 booleans and Python tags."""
+    """SafeLoader without aliases, duplicate keys, YAML 1.1 booleans and numbers, Python tags."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML reads this class attribute
-        first: [(tag, rx) for tag, rx in rules if not tag.endswith((":bool", ":float"))]
+        first: [(tag, rx) for tag, rx in rules if not tag.endswith((":bool", ":float", ":int"))]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -29,6 +29,10 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be a plain word", key.start_mark
+                )
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value!r} stands twice", key.start_mark
@@ -39,6 +43,10 @@ class _StrictLoader(yaml.SafeLoader):
 
 _StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf")
+)
+# Decimal only: YAML 1.1 reads 010 as eight and 1:30 as ninety.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9]\d*)$"), list("-+0123456789")
 )
 _StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -61,7 +69,8 @@ def parse_yaml(text: str, origin: str) -> Any:
         raise ConfigError(f"{origin}: more than {MAX_BYTES // 1024} KiB is not a configuration.")
     try:
         return yaml.load(text, Loader=_StrictLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
+        # PyYAML lets Python's own errors through where a tag does not fit its value.
         raise ConfigError(f"{origin}: not valid YAML: {_one_line(error)}") from error
 
 

@@ -43,24 +43,41 @@ class TensorAugment:
 
     def __call__(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
         """Augment uint8 (B, H, W, 3) images whose dataset positions are `indices`, int64 (B,)."""
-        size = images.shape[1]
-        draws = draw(self.config, self.seed, epoch, indices, size)
+        draws = draw(self.config, self.seed, epoch, indices, images.shape[1])
+        images = crop_and_flip(images, draws, chosen_alone=images.device.type == "cpu")
+        pixel = torch.arange(images.shape[1], device=images.device)
+        end = draws.hole + self.config.cutout_size
+        inside = (pixel >= draws.hole[..., None]) & (pixel < end[..., None])
+        hole = inside[:, 0, :, None] & inside[:, 1, None, :] & draws.cut[:, None, None]
+        return torch.where(hole[..., None], _vector(self.fill, images), images)
+
+
+def crop_and_flip(images: Tensor, draws: Draws, *, chosen_alone: bool) -> Tensor:
+    """The first two augmentations of uint8 (B, S, S, 3) images; the images stay as they are.
+
+    Either on the chosen images alone, which is less work, or on all, of which the chosen are
+    taken: a GPU need not be waited for, as it must be to count the chosen ones.
+    """
+    if chosen_alone:
         images = images.clone()
         rows = draws.cropped.nonzero()[:, 0]
         images[rows] = resized_crop(images[rows], draws.crop_box[rows])
         rows = draws.flipped.nonzero()[:, 0]
         images[rows] = images[rows].flip(2)
-        pixel = torch.arange(size, device=images.device)
-        end = draws.hole + self.config.cutout_size
-        inside = (pixel >= draws.hole[..., None]) & (pixel < end[..., None])
-        hole = inside[:, 0, :, None] & inside[:, 1, None, :] & draws.cut[:, None, None]
-        fill = torch.tensor(self.fill, dtype=torch.uint8, device=images.device)
-        return torch.where(hole[..., None], fill, images)
+        return images
+    cropped = resized_crop(images, draws.crop_box)
+    images = torch.where(draws.cropped[:, None, None, None], cropped, images)
+    return torch.where(draws.flipped[:, None, None, None], images.flip(2), images)
 
 
 def fill_colour(mean: tuple[float, ...]) -> tuple[int, ...]:
     """The mean colour in 0..255, with which holes are filled."""
     return tuple(round(255 * channel) for channel in mean)
+
+
+def _vector(numbers: tuple[int, ...], like: Tensor) -> Tensor:
+    """Plain numbers as a tensor, filled in on the device: copying them there would wait for it."""
+    return torch.stack([like.new_full((), number) for number in numbers])
 
 
 def draw(config: AugmentConfig, seed: int, epoch: int, indices: Tensor, size: int) -> Draws:
@@ -87,9 +104,7 @@ def _crop_boxes(config: AugmentConfig, place: Tensor, shape: Tensor, size: int) 
     first = fits.to(torch.uint8).argmax(dim=1)  # argmax finds the first that fits
     chosen = sides[torch.arange(len(sides), device=sides.device), first]
     place = (place * (size - chosen + 1)).floor()
-    central = sides.new_tensor(
-        [min(size, round(size / narrowest)), min(size, round(size * widest))]
-    )
+    central = _vector((min(size, round(size / narrowest)), min(size, round(size * widest))), sides)
     none = ~fits.any(dim=1, keepdim=True)
     return torch.cat(
         [

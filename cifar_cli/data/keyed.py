@@ -23,9 +23,10 @@ def uniforms(seed: int, epoch: int, indices: Tensor, count: int) -> Tensor:
     return ((_bits(seed, epoch, indices, number) >> 40) & (2**24 - 1)).float() * 2**-24
 
 
-def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
-    """The order of the rows in an epoch (counted from 1), int64 (count,)."""
-    return _bits(seed, epoch, torch.arange(count), torch.tensor([_ORDER]))[:, 0].argsort()
+def epoch_order(seed: int, epoch: int, count: int, device: torch.device | None = None) -> Tensor:
+    """The order of the rows in an epoch (counted from 1), int64 (count,) on `device`."""
+    number = torch.full((1,), _ORDER, device=device)
+    return _bits(seed, epoch, torch.arange(count, device=device), number)[:, 0].argsort()
 
 
 def mix(x: Tensor) -> Tensor:
@@ -36,7 +37,7 @@ def mix(x: Tensor) -> Tensor:
 
 
 def _bits(seed: int, epoch: int, indices: Tensor, number: Tensor) -> Tensor:
-    start = torch.tensor([seed, epoch], dtype=torch.int64, device=indices.device)
-    run = mix(mix(start[0] + GOLDEN) + start[1])
+    # A plain number: a tensor would have to be copied to the device, which waits for it.
+    run = int(mix(mix(torch.tensor(seed) + GOLDEN) + epoch))
     image = mix(run + (indices + 1) * GOLDEN)
     return mix(image[:, None] + number * GOLDEN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -33,8 +34,9 @@ class Normalise:
         self.channels_last = channels_last
 
     def __call__(self, images: Tensor) -> Tensor:
-        scale, shift = self.scale.to(images.device), self.shift.to(images.device)
-        pixels = torch.addcmul(shift, images.float(), scale).permute(0, 3, 1, 2)
+        if self.scale.device != images.device:  # copied once, not at each batch
+            self.scale, self.shift = self.scale.to(images.device), self.shift.to(images.device)
+        pixels = torch.addcmul(self.shift, images.float(), self.scale).permute(0, 3, 1, 2)
         # The memory of (B, H, W, 3) already is that of channels_last.
         return pixels if self.channels_last else pixels.contiguous()
 
@@ -58,7 +60,7 @@ class TrainLoader:
         # Albumentations works on the CPU; everything else is fastest where the network is.
         home = torch.device("cpu") if config.augment.form == "albumentations" else device
         self.images = ImageSet(
-            images.images.to(home), images.labels.to(device), images.indices.to(home)
+            images.images.to(home), images.labels.to(home), images.indices.to(home)
         )
 
     @property
@@ -68,11 +70,12 @@ class TrainLoader:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images, float32 (B, 3, H, W), and labels, int64 (B,), from `first_step` on."""
-        batches = torch.split(epoch_order(self.seed, epoch, len(self.images)), self.batch_size)
-        batches = batches[first_step:]
+        order = epoch_order(self.seed, epoch, len(self.images), self.images.labels.device)
+        batches = torch.split(order, self.batch_size)[first_step:]
         for rows, augmented in zip(batches, self._augmented(batches, epoch), strict=True):
             pixels = augmented.to(self.device, non_blocking=True)
-            yield self.normalise(pixels), self.images.labels[rows.to(self.device)]
+            labels = self.images.labels[rows].to(self.device, non_blocking=True)
+            yield self.normalise(pixels), labels
 
     def _augmented(self, batches: tuple[Tensor, ...], epoch: int) -> Iterator[Tensor]:
         job = _AugmentJob(self.images, self.augment, batches, epoch)
@@ -102,13 +105,16 @@ class _AugmentJob(Dataset[Tensor]):
         return len(self.batches)
 
     def __getitem__(self, number: int) -> Tensor:
-        rows = self.batches[number].to(self.images.images.device)
+        rows = self.batches[number]
         return self.augment(self.images.images[rows], self.images.indices[rows], self.epoch)
 
 
 def _start_worker(_: int) -> None:
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     torch.set_num_threads(1)
+    # A stop is the main process's to answer; it needs the workers until the step at hand is done.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def make_augment(config: Config) -> Augment:

@@ -11,6 +11,7 @@ from cifar_cli.config import DataConfig
 from cifar_cli.data.cache import home
 from cifar_cli.data.cifar10 import (
     FOLDER,
+    check_archive,
     is_batches_folder,
     load_archive,
     load_batches,
@@ -48,11 +49,12 @@ def load_dataset(config: DataConfig, progress: Progress | None = None) -> Datase
         _need_32_pixels(config)
         if is_batches_folder(cache):
             return load_batches(cache, cache)
-        return load_archive(download_archive(cache, progress), cache, progress)
+        return load_archive(download_archive(cache, progress), cache)
     path = Path(source).expanduser()
     if path.is_file():
         _need_32_pixels(config)
-        return load_archive(path, cache, progress)
+        check_archive(path, progress)
+        return load_archive(path, cache)
     if is_batches_folder(path):
         _need_32_pixels(config)
         return load_batches(path, cache)
@@ -63,10 +65,7 @@ def load_dataset(config: DataConfig, progress: Progress | None = None) -> Datase
             f"{path} holds neither train/<class>/ folders nor {FOLDER}/. "
             "See doc/data.md for the layouts that are read."
         )
-    raise DataError(
-        f"--data {source!r}{nearest_hint(source, NAMES)}: not one of {', '.join(NAMES)}, and no "
-        "file or folder of that name exists."
-    )
+    raise _not_there(source)
 
 
 def choose_splits(dataset: Dataset, config: DataConfig, seed: int) -> Splits:
@@ -89,10 +88,16 @@ def choose_splits(dataset: Dataset, config: DataConfig, seed: int) -> Splits:
 
 
 def count_classes(config: DataConfig) -> int:
-    """Number of classes of `config.source`, without decoding an image."""
+    """Number of classes of `config.source`, without decoding an image.
+
+    Raises:
+        DataError: There is no such source.
+    """
     path = Path(config.source).expanduser()
-    if config.source in NAMES or not is_folder_dataset(path):
+    if config.source in NAMES or path.is_file() or is_batches_folder(path):
         return 10
+    if not path.is_dir():
+        raise _not_there(config.source)
     return len(folder_classes(path))
 
 
@@ -107,6 +112,13 @@ def balanced_draw(labels: torch.Tensor, count: int, classes: int, seed: int) -> 
         ranks[rows] = torch.arange(len(rows))
     by_rank = order[torch.argsort(ranks[order], stable=True)]
     return by_rank[:count].sort().values
+
+
+def _not_there(source: str) -> DataError:
+    return DataError(
+        f"--data {source!r}{nearest_hint(source, NAMES)}: not one of {', '.join(NAMES)}, and no "
+        "file or folder of that name exists."
+    )
 
 
 def _need_32_pixels(config: DataConfig) -> None:

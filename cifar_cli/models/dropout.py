@@ -22,7 +22,7 @@ class Dropout(nn.Dropout):
         if not self.training or self.p == 0 or x.device.type != "cpu":
             return super().forward(x)
         dropped = min(round(self.p * LEVELS), LEVELS - 1)
-        out: Tensor = _ByteMask.apply(x, dropped)  # type: ignore[no-untyped-call]
+        out: Tensor = _ByteMask.apply(x, dropped)
         return out
 
 

@@ -56,7 +56,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def print_files(files: Sequence[Path], as_json: bool) -> None:
+def print_files(files: Sequence[str | Path], as_json: bool = False) -> None:
     """List files that were written, one a line or as JSON."""
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, "files": [str(f) for f in files]})
@@ -93,7 +93,8 @@ class Bars:
     def update(self, what: str, done: int, total: int | None, note: str = "") -> None:
         """Show that `done` of `total` is done of `what`."""
         if what not in self.tasks:
-            self.tasks[what] = self.progress.add_task(what, total=total, note="")
+            # Started at `done`, so that what earlier processes did does not count as speed.
+            self.tasks[what] = self.progress.add_task(what, total=total, completed=done, note="")
         self.progress.update(self.tasks[what], completed=done, total=total, note=note)
 
     def remove(self, what: str) -> None:
@@ -109,8 +110,9 @@ class TrainDisplay(Observer):
         self.config, self.quiet = config, quiet
         self.bars = Bars(quiet)
         self.console = self.bars.progress.console
-        self.images = self.steps = 0
-        self.shown = self.began = 0.0
+        self.images = self.steps = self.first_step = 0
+        self.shown = 0.0
+        self.began: float | None = None
 
     def __enter__(self) -> TrainDisplay:
         self.bars.__enter__()
@@ -131,14 +133,13 @@ class TrainDisplay(Observer):
     def message(self, text: str) -> None:
         """Print a remark."""
         if not self.quiet:
-            self.console.print(text, soft_wrap=True)
+            self.console.print(text, soft_wrap=True, markup=False)
 
     def started(self, run: RunDir, config: Config, images: int, steps: int, epoch: int) -> None:
         """Say what begins."""
         for what in list(self.bars.tasks):
             self.bars.remove(what)
         self.images, self.steps = images, steps
-        self.began = time.perf_counter()
         verb = "Training" if epoch == 1 else f"Going on from epoch {epoch}:"
         self.message(
             f"{verb} {images:,} images, {config.train.epochs} epochs of {steps} steps; "
@@ -148,6 +149,9 @@ class TrainDisplay(Observer):
     def stepped(self, epoch: int, step: int) -> None:
         """Move the bars on, a few times a second."""
         now = time.perf_counter()
+        # The first step sets up memory, and a resumed epoch has steps behind it.
+        if self.began is None:
+            self.began, self.first_step = now, step
         if now - self.shown < 0.2 and step < self.steps:
             return
         self.shown = now
@@ -155,8 +159,9 @@ class TrainDisplay(Observer):
         done = (epoch - 1) * self.steps + step
         self.bars.update("Training", done, total)
         seen = min(step * self.config.train.batch_size, self.images)
-        speed = seen / max(now - self.began, 1e-9)
-        self.bars.update(f"Epoch {epoch}", step, self.steps, f"{speed:,.0f} images/s")
+        seen -= self.first_step * self.config.train.batch_size
+        speed = f"{seen / (now - self.began):,.0f} images/s" if seen > 0 else ""
+        self.bars.update(f"Epoch {epoch}", step, self.steps, speed)
 
     def estimated(self, seconds: float) -> None:
         """Warn where training will take more than an hour."""
@@ -166,7 +171,7 @@ class TrainDisplay(Observer):
     def epoch_ended(self, record: EpochRecord) -> None:
         """Print the epoch's line."""
         self.bars.remove(f"Epoch {record.epoch}")
-        self.began = time.perf_counter()
+        self.began, self.first_step = time.perf_counter(), 0
         self.message(
             f"epoch {record.epoch:>{len(str(self.config.train.epochs))}}"
             f"  train loss {record.train_loss:.4f}  acc {record.train_accuracy:7.2%}"

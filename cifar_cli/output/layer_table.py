@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.box import HEAVY_HEAD, SIMPLE_HEAD
 from rich.table import Table
 
 from cifar_cli.models.summary import LayerRow, ModelSummary
@@ -11,19 +12,31 @@ from cifar_cli.models.summary import LayerRow, ModelSummary
 COLUMNS = (
     "Layer (type:depth-idx)", "Kernel Shape", "Input Shape", "Output Shape", "Param #", "Mult-Adds",
 )  # fmt: skip
+COMPACT_COLUMNS = ("Layer (type:depth-idx)", "Kernel", "Input", "Output", "Param #", "Mult-Adds")
+COMPACT_BELOW = 117
 
 
-def layer_table(summary: ModelSummary) -> Table:
-    """One row a layer, indented by depth."""
-    table = Table(header_style="bold", title=summary.rows[0].name)
-    for number, column in enumerate(COLUMNS):
+def layer_table(summary: ModelSummary, width: int) -> Table:
+    """One row a layer, indented by depth; on less than 117 columns in a shorter notation.
+
+    The shorter one leaves out the batch dimension, which is 1, and writes shapes as 64×32×32.
+    """
+    compact = width < COMPACT_BELOW
+    table = Table(
+        title=summary.rows[0].name,
+        header_style="bold",
+        box=SIMPLE_HEAD if compact else HEAVY_HEAD,
+        padding=0 if compact else (0, 1),
+        pad_edge=not compact,
+        show_edge=not compact,
+    )
+    for number, column in enumerate(COMPACT_COLUMNS if compact else COLUMNS):
         table.add_column(column, justify="right" if number >= 4 else "left", no_wrap=True)
     for row in summary.rows:
+        shapes = (row.kernel, (row.input or [])[compact:], (row.output or [])[compact:])
         table.add_row(
-            _indent(row),
-            _shape(row.kernel),
-            _shape(row.input),
-            _shape(row.output),
+            _indent(row, "  " if compact else "│  ", "" if compact else "├─ "),
+            *(_times(s) if compact else _shape(s) for s in shapes),
             _count(row.params),
             _count(row.mult_adds),
         )
@@ -50,14 +63,18 @@ def layer_totals(summary: ModelSummary) -> str:
     )
 
 
-def _indent(row: LayerRow) -> str:
-    return row.name if row.depth == 0 else "│  " * (row.depth - 1) + "├─ " + row.name
+def _indent(row: LayerRow, step: str, branch: str) -> str:
+    return row.name if row.depth == 0 else step * (row.depth - 1) + branch + row.name
 
 
 def _shape(values: Sequence[int] | None) -> str:
-    if values is None:
+    if not values:
         return "--"
     return str(values[0]) if len(values) == 1 else str(list(values)).replace("[", "\\[")
+
+
+def _times(values: Sequence[int] | None) -> str:
+    return "×".join(map(str, values)) if values else "--"
 
 
 def _count(value: int | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from cifar_cli.analysis.metrics import ClassFigures
@@ -40,7 +41,7 @@ def class_table(classes: Sequence[ClassFigures]) -> Table:
         table.add_column(column, justify="right")
     for figures in classes:
         table.add_row(
-            figures.name,
+            escape(figures.name),
             f"{figures.num_images:,}",
             f"{figures.correct:,}",
             _percent(figures.accuracy),
@@ -60,8 +61,8 @@ def mistake_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         table.add_row(
             str(row["index"]),
-            row["true"],
-            row["predicted"],
+            escape(row["true"]),
+            escape(row["predicted"]),
             f"{100 * row['confidence']:.1f}",
             f"{row['loss']:.3f}",
         )

@@ -37,7 +37,6 @@ class Checkpoint:
     weights: dict[str, Tensor]
     training: dict[str, Any] | None
     """Optimiser, position, history and generators; None in a file of weights alone."""
-    val_accuracy: float | None
 
 
 def save_checkpoint(
@@ -60,7 +59,6 @@ def save_checkpoint(
         "config": config.model_dump(mode="json"),
         "class_names": list(class_names),
         "weights": {name: t.detach().cpu() for name, t in state.model.state_dict().items()},
-        "val_accuracy": state.history[-1].val_accuracy if state.history else None,
         "training": None,
     }
     if not weights_only:
@@ -121,7 +119,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         tuple(content["class_names"]),
         content["weights"],
         content["training"],
-        content["val_accuracy"],
     )
 
 

@@ -31,6 +31,7 @@ from cifar_cli.training.runtime import autocast, place_model, restore_rng, rng_s
 # torch-lr-finder's own defaults for its suggestion and its early stop.
 SKIP_START, SKIP_END = 10, 5
 LEAST_STEPS = SKIP_START + SKIP_END + 3
+MOST_STEPS = 5_000
 SMOOTHING, DIVERGE_AT = 0.05, 5
 
 
@@ -98,7 +99,8 @@ def lr_range_test(
     finite = [(lr, loss) for lr, loss in zip(*history, strict=False) if math.isfinite(loss)]
     if len(finite) < LEAST_STEPS:
         raise DivergedError(
-            f"The loss was no number after {len(finite)} steps. Lower --start-lr ({start_lr:g})."
+            f"The loss diverged after {len(finite)} steps, too few for a suggestion. Lower "
+            f"--start-lr ({start_lr:g}) or raise --num-iter ({num_iter})."
         )
     lrs, losses = (tuple(column) for column in zip(*finite, strict=True))
     return LrCurve(lrs, losses, len(lrs) < num_iter, suggest(lrs, losses))
@@ -110,10 +112,14 @@ def check_range(start_lr: float, end_lr: float, num_iter: int) -> None:
     Raises:
         ConfigError: The range is empty, or the steps are too few.
     """
-    if not 0 < start_lr < end_lr:
-        raise ConfigError(f"--start-lr {start_lr:g} must be above 0 and below --end-lr {end_lr:g}.")
-    if num_iter < LEAST_STEPS:
-        raise ConfigError(f"--num-iter {num_iter}: at least {LEAST_STEPS} steps make a curve.")
+    if not 0 < start_lr < end_lr < math.inf:
+        raise ConfigError(
+            f"--start-lr {start_lr:g} must be above 0 and below --end-lr {end_lr:g}, both finite."
+        )
+    if not LEAST_STEPS <= num_iter <= MOST_STEPS:
+        raise ConfigError(
+            f"--num-iter {num_iter}: a curve takes {LEAST_STEPS} to {MOST_STEPS:,} steps."
+        )
 
 
 def suggest(lrs: tuple[float, ...], losses: tuple[float, ...]) -> dict[str, float]:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from cifar_cli.config.schema import OptimConfig
-from cifar_cli.training.schedule import BETA1_HIGH, StepSettings
+from cifar_cli.training.schedule import StepSettings
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig, lr: float) -> torch.optim.Adam:
@@ -15,7 +15,6 @@ def build_optimizer(model: nn.Module, config: OptimConfig, lr: float) -> torch.o
     return torch.optim.Adam(
         model.parameters(),
         lr=lr,
-        betas=(BETA1_HIGH, 0.999),
         weight_decay=config.weight_decay,
         fused=device in ("cpu", "cuda"),
     )

@@ -25,6 +25,7 @@ from cifar_cli.training.runtime import (
     memory_errors,
     place_model,
     prepare_runtime,
+    smaller_batch,
 )
 from cifar_cli.training.trainer import TrainState, train_epochs
 
@@ -73,21 +74,26 @@ def train(
     checkpoint = load_newest(RunDir(target).last) if resume else None
     if checkpoint:
         config = _same_settings(config, checkpoint)
-    splits = choose_splits(load_dataset(config.data, observer.progress), config.data, config.seed)
-    if checkpoint and checkpoint.class_names != splits.class_names:
-        raise ConfigError(
-            f"{target} was trained on the classes {', '.join(checkpoint.class_names)}; "
-            f"the data has {', '.join(splits.class_names)}."
-        )
-    with memory_errors(config):
+        if checkpoint.path != RunDir(target).last:
+            observer.message(f"last.pt is missing or damaged; going on from {checkpoint.path}.")
+    elif resume:
+        observer.message(f"Nothing to resume in {target}: starting fresh.")
+    with memory_errors(smaller_batch(config)):
+        dataset = load_dataset(config.data, observer.progress)
+        splits = choose_splits(dataset, config.data, config.seed)
+        if checkpoint and checkpoint.class_names != splits.class_names:
+            raise ConfigError(
+                f"{target} was trained on the classes {', '.join(checkpoint.class_names)}; "
+                f"the data has {', '.join(splits.class_names)}."
+            )
         if config.optim.max_lr == "auto":
             config = _with_found_lr(config, splits, device, observer)
         loader = TrainLoader(splits.train, config, device)
         state = _fresh_state(config, len(splits.class_names), device)
         if checkpoint:
             restore(state, checkpoint)
-        run = RunDir(target) if checkpoint else create_run(target)
-        return _train_in(run, state, loader, splits, config, observer)
+    run = RunDir(target) if checkpoint else create_run(target)
+    return _train_in(run, state, loader, splits, config, observer)
 
 
 def _train_in(
@@ -109,18 +115,20 @@ def _train_in(
     stop = StopSignal(lambda: observer.message("Stopping after this step …"))
     clock = _Clock(state, loader.steps, config.train.epochs, observer)
     try:
-        with stop.listening():
+        with stop.listening(), memory_errors(smaller_batch(config)):
             epochs = train_epochs(
                 state, loader, splits.val, config, stop=stop, on_step=clock.stepped
             )
             best = state.best_accuracy
             for record, steps in epochs:
-                save_checkpoint(run.last, state, config, splits.class_names)
+                # last.pt comes after what goes with it: a run that is killed in between does the
+                # epoch once more, and writes all of it again.
                 if record.val_accuracy > best:
                     best = record.val_accuracy
                     save_checkpoint(run.best, state, config, splits.class_names, weights_only=True)
-                run.write_metrics(state.history)
                 run.append_steps(steps)
+                save_checkpoint(run.last, state, config, splits.class_names)
+                run.write_metrics(state.history)
                 run.write_status(
                     "running", epochs_completed=record.epoch, epochs=config.train.epochs
                 )
@@ -135,8 +143,9 @@ def _train_in(
                     f"Go on with: cifar-resnet train --resume --run-dir {run.path}",
                     stop.number,
                 )
-    except CifarError as error:
-        _note_end(run, "interrupted" if isinstance(error, Interrupted) else "failed", state, error)
+    except BaseException as error:
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        _note_end(run, "interrupted" if stopped else "failed", state, error)
         raise
     return _finish(run, state, splits)
 
@@ -169,10 +178,11 @@ def _finish(run: RunDir, state: TrainState, splits: Splits) -> TrainResult:
     return result
 
 
-def _note_end(run: RunDir, how: str, state: TrainState, error: CifarError) -> None:
+def _note_end(run: RunDir, how: str, state: TrainState, error: BaseException) -> None:
     """Note how a run ended; where even that cannot be written, the error itself is enough."""
     try:
-        run.write_status(how, epochs_completed=len(state.history), message=str(error))
+        message = str(error) or type(error).__name__
+        run.write_status(how, epochs_completed=len(state.history), message=message)
         run.log(how, epoch=state.epoch, step=state.step)
     except CifarError:
         return
@@ -192,7 +202,8 @@ def _same_settings(config: Config, checkpoint: Checkpoint) -> Config:
     """
     old = checkpoint.config
     if config.optim.max_lr == "auto":
-        config = config.model_copy(update={"optim": old.optim})
+        found = config.optim.model_copy(update={"max_lr": old.optim.max_lr})
+        config = config.model_copy(update={"optim": found})
     before, now = flat_settings(old), flat_settings(config)
     changed = [
         f"{key} {before[key]!r} → {now[key]!r}"
@@ -223,6 +234,7 @@ def _with_found_lr(
     """Run the LR range test, and put its suggestion into the configuration."""
     from cifar_cli.training.lr_search import lr_range_test
 
+    observer.message("First the LR range test, 200 steps at most.")
     curve = lr_range_test(config, splits, device, on_step=observer.progress)
     observer.message(f"The LR range test suggests --max-lr {curve.suggestion:.3g}.")
     optim = config.optim.model_copy(update={"max_lr": float(f"{curve.suggestion:.3g}")})

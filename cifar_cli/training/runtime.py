@@ -102,8 +102,17 @@ def _version(package: str) -> str | None:
         return None
 
 
+def smaller_batch(config: Config) -> str:
+    """What to do where training does not fit into memory."""
+    size = config.train.batch_size
+    return (
+        f"at batch size {size}. Try --batch-size {max(1, size // 2)} (and divide --max-lr alike), "
+        "or a narrower network: --set model.width=32."
+    )
+
+
 @contextmanager
-def memory_errors(config: Config) -> Iterator[None]:
+def memory_errors(remedy: str) -> Iterator[None]:
     """Turn an out-of-memory failure of torch or Python into one with a remedy."""
     try:
         yield
@@ -112,11 +121,7 @@ def memory_errors(config: Config) -> Iterator[None]:
         is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
         if not is_memory and "allocate memory" not in text and "out of memory" not in text:
             raise
-        raise OutOfMemoryError(
-            f"Out of memory at batch size {config.train.batch_size}. Try "
-            f"--batch-size {max(1, config.train.batch_size // 2)} (and divide --max-lr alike), or "
-            "a narrower network: --set model.width=32."
-        ) from error
+        raise OutOfMemoryError(f"Out of memory {remedy}") from error
 
 
 class StopSignal:

@@ -10,6 +10,7 @@ import numpy as np
 from cifar_cli.output.figures.style import BLUE, GREY, new_figure
 
 NUMBERS_UP_TO = 20
+BARS_UP_TO = 60
 
 
 def confusion(
@@ -51,17 +52,20 @@ def confusion(
 def class_accuracy(
     path: Path, names: Sequence[str], accuracies: Sequence[float | None], title: str
 ) -> Path:
-    """One bar a class, worst at the bottom; a line at the mean over classes."""
+    """One bar a class, worst at the bottom (of many classes the worst); a line at the mean."""
     known = sorted(
         ((n, 100 * a) for n, a in zip(names, accuracies, strict=True) if a is not None),
         key=lambda pair: pair[1],
     )
+    mean = float(np.mean([value for _, value in known])) if known else 0.0
+    if len(known) > BARS_UP_TO:
+        title += f"\nthe lowest {BARS_UP_TO} of {len(known)} classes"
+        known = known[:BARS_UP_TO]
     with new_figure(path, 6.4, max(2.4, 0.32 * len(known) + 1.1)) as figure:
         axis = figure.subplots()
         values = [value for _, value in known]
         bars = axis.barh([name for name, _ in known], values, color=BLUE, height=0.7)
         axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8.5)
-        mean = float(np.mean(values)) if values else 0.0
         axis.axvline(mean, color=GREY, linestyle="--", linewidth=1.2, label=f"mean {mean:.1f} %")
         axis.set(title=title, xlabel="images of the class classified correctly, %", xlim=(0, 109))
         axis.set_xticks(range(0, 101, 20))

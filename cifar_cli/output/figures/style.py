@@ -28,6 +28,7 @@ STYLE: Any = {
     "figure.constrained_layout.use": True,
     "font.family": "DejaVu Sans",
     "font.size": 10,
+    "text.parse_math": False,  # a class may be called US$
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.labelsize": 10,
