@@ -31,6 +31,7 @@ unit: setup
 	$(BIN)/python -m pytest
 
 test: lint types unit
+	$(BIN)/python doc/generate_commands.py --check
 
 docs: setup
 	$(BIN)/python doc/generate_commands.py

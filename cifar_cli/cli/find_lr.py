@@ -15,7 +15,8 @@ def find_lr(
     end_lr: Annotated[float, typer.Option(metavar="X", help="Last learning rate.")] = 10.0,
     num_iter: Annotated[int, typer.Option(metavar="N", help="Steps.")] = 200,
     step_mode: Annotated[
-        Literal["exp", "linear"], typer.Option(help="Even steps of the logarithm, or of the rate.")
+        Literal["exp", "linear"],
+        typer.Option(metavar="exp|linear", help="Even steps of the logarithm, or of the rate."),
     ] = "exp",
     data: options.Data = None,
     data_dir: options.DataDir = None,

@@ -20,7 +20,10 @@ def misclassified(
     ] = 10,
     sort: Annotated[
         Literal["loss", "confidence", "index"],
-        typer.Option(help="Highest loss first, highest confidence first, or in order."),
+        typer.Option(
+            metavar="loss|confidence|index",
+            help="Highest loss first, highest confidence first, or in order.",
+        ),
     ] = "loss",
     checkpoint: Checkpoint = "last",
     split: Split = "val",

@@ -101,7 +101,10 @@ def train(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train the network, with live progress, and leave a run directory."""
+    """Train the network, with live progress, and leave a run directory.
+
+    What is not given here is taken from the recipe.
+    """
     if run_dir is not None and name is not None:
         raise ConfigError("--run-dir and --name both say where the run lies: give one of them.")
     if resume and run_dir is None and name is None:

@@ -30,12 +30,14 @@ class _ByteMask(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dropped: int) -> Tensor:
         ctx.scale = LEVELS / (LEVELS - dropped)
-        ctx.mask = _draw(x, dropped)
-        return x.mul(ctx.mask).mul_(ctx.scale)
+        mask = _draw(x, dropped)
+        ctx.save_for_backward(mask)
+        return x.mul(mask).mul_(ctx.scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0].mul(ctx.mask).mul_(ctx.scale), None
+        (mask,) = ctx.saved_tensors
+        return gradients[0].mul(mask).mul_(ctx.scale), None
 
 
 def _draw(x: Tensor, dropped: int) -> Tensor:
