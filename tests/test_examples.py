@@ -75,5 +75,5 @@ def test_a_recipe_of_ones_own(in_tmp: Path) -> None:
 def test_the_public_python_api(in_tmp: Path) -> None:
     out = run(sys.executable, EXAMPLES / "python_api.py", in_tmp / "run")
     assert "epoch 2: validation accuracy" in out
-    assert "of 1000 right" in out
+    assert "of 50 right" in out
     assert "a grey image is taken for" in out
