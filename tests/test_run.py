@@ -12,8 +12,16 @@ import pytest
 import torch
 from conftest import tiny_config
 
+from cifar_cli.analysis.evaluate import evaluate
 from cifar_cli.config.loading import read_config
-from cifar_cli.errors import CheckpointError, ConfigError, DivergedError, Interrupted
+from cifar_cli.errors import (
+    CheckpointError,
+    ConfigError,
+    DivergedError,
+    Interrupted,
+    OutOfMemoryError,
+    StorageError,
+)
 from cifar_cli.rundir import EpochRecord, RunDir
 from cifar_cli.training import run as run_module
 from cifar_cli.training.checkpoint import load_checkpoint
@@ -80,7 +88,7 @@ def test_the_headline_is_the_last_epoch_and_the_best_is_named_apart(in_tmp: Path
     assert result.val_accuracy == result.history[-1].val_accuracy
     assert result.best_val_accuracy == max(r.val_accuracy for r in result.history)
     best = load_checkpoint(RunDir(result.run_dir).best)
-    assert best.val_accuracy == result.best_val_accuracy
+    assert evaluate(result.run_dir, checkpoint="best").accuracy == result.best_val_accuracy
     assert best.training is None
 
 
@@ -192,6 +200,46 @@ def test_divergence_is_noted_in_the_run(in_tmp: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(run_module, "_fresh_state", poisoned)
     with pytest.raises(DivergedError, match="Lower --max-lr"):
+        train(tiny_config(), name="a")
+    assert RunDir(Path("runs/a")).read_json("status.json")["state"] == "failed"
+
+
+@pytest.mark.parametrize("name", ["best.pt", "last.pt"])
+def test_a_run_that_breaks_while_saving_loses_neither_the_best_nor_a_step(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    whole = train(tiny_config(train__epochs=3), name="whole")
+    save, broken = run_module.save_checkpoint, []
+
+    def breaking(path: Path, *arguments: object, **options: object) -> None:
+        if path.name == name and not broken and RunDir(Path("runs/a")).last.is_file():
+            broken.append(path)
+            raise StorageError("the disk is full")
+        save(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run_module, "save_checkpoint", breaking)
+    with pytest.raises(StorageError):
+        train(tiny_config(train__epochs=3), name="a")
+    assert RunDir(Path("runs/a")).read_json("status.json")["state"] == "failed"
+    train(tiny_config(train__epochs=3), name="a", resume=True)
+    for file in ("last", "best"):
+        expected, found = (
+            load_checkpoint(Path("runs") / run / "checkpoints" / f"{file}.pt").weights
+            for run in ("whole", "a")
+        )
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
+    steps = (Path("runs") / "a" / "steps.csv").read_text()
+    assert steps == (whole.run_dir / "steps.csv").read_text()
+
+
+def test_memory_that_runs_out_is_noted_in_the_run(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: object, **__: object) -> None:
+        torch.empty(2**60)
+
+    monkeypatch.setattr(run_module, "train_epochs", too_large)
+    with pytest.raises(OutOfMemoryError, match="--batch-size 16"):
         train(tiny_config(), name="a")
     assert RunDir(Path("runs/a")).read_json("status.json")["state"] == "failed"
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import log10
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from cifar_cli.output.figures.style import BLUE, CYCLE, GREEN, LINES, ORANGE, VERMILION, new_figure
 from cifar_cli.rundir import EpochRecord, StepRecord
@@ -135,6 +136,8 @@ def lr_range(
         axis.plot(lrs, losses, color=BLUE, label="smoothed loss")
         if step_mode == "exp":
             axis.set_xscale("log")
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda lr, _: f"1e{round(log10(lr))}"))
+            axis.xaxis.set_minor_formatter(NullFormatter())
         for (name, lr), marker in zip(suggestions.items(), "os^", strict=False):
             axis.axvline(lr, color=MARKS[name], linewidth=1, linestyle=":")
             axis.plot(
