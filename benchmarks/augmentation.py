@@ -19,16 +19,17 @@ from torch import Tensor
 from cifar_cli.config import load_config
 from cifar_cli.data.loader import make_augment
 from cifar_cli.data.shapes import load_shapes
+from cifar_cli.training.runtime import prepare_runtime
 
 
 def images_per_second(form: str, images: Tensor, batch_size: int) -> float:
     """Augment all images once, batch by batch."""
     augment = make_augment(load_config("baseline", overrides=[f"augment.form={form}"], env={}))
     rows = torch.randperm(len(images)).split(batch_size)
-    augment(images[rows[0]], rows[0], 1)
+    augment(images.index_select(0, rows[0]), rows[0], 1)
     started = time.perf_counter()
     for batch in rows:
-        augment(images[batch], batch, 1)
+        augment(images.index_select(0, batch), batch, 1)
     return len(images) / (time.perf_counter() - started)
 
 
@@ -38,7 +39,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    # Threads, and what training asks of the allocator.
+    prepare_runtime(load_config("baseline", overrides=["device=cpu", "runtime.threads=1"], env={}))
     images = load_shapes(n_train=arguments.images).train.images
     speeds: dict[str, list[float]] = {"albumentations": [], "tensor": []}
     for form in ("albumentations", "tensor", "tensor", "albumentations"):

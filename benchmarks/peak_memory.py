@@ -65,12 +65,13 @@ def main() -> None:
     from cifar_cli.models import build_model
     from cifar_cli.training.evaluation import predict_logits
     from cifar_cli.training.optim import build_optimizer
-    from cifar_cli.training.runtime import place_model
+    from cifar_cli.training.runtime import place_model, prepare_runtime
     from cifar_cli.training.trainer import TrainState, train_epochs
 
     stages["torch and the program"] = resident()
     cpu = torch.device("cpu")
     config = load_config("baseline", overrides=["device=cpu"], env={})
+    prepare_runtime(config)
     train, test = (
         ImageSet(
             torch.randint(256, (count, 32, 32, 3), dtype=torch.uint8),

@@ -32,7 +32,7 @@ from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.shapes import load_shapes
 from cifar_cli.models import build_model
 from cifar_cli.training.optim import build_optimizer
-from cifar_cli.training.runtime import place_model
+from cifar_cli.training.runtime import place_model, prepare_runtime
 from cifar_cli.training.trainer import TrainState, train_epochs
 
 MULT_ADDS = 379_274_240  # of one image forward; the backward pass takes twice as many more
@@ -146,8 +146,9 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    config = load_config("baseline", overrides=["device=cpu", *arguments.set], env={})
+    own = ["device=cpu", f"runtime.threads={arguments.threads}", *arguments.set]
+    config = load_config("baseline", overrides=own, env={})
+    prepare_runtime(config)  # threads, and for both what training asks of the allocator
     size = config.train.batch_size
     images = load_shapes(n_train=(arguments.steps + 1) * size).train
     loops = {"plain": plain_loop, "engine": engine_loop}

@@ -17,7 +17,7 @@ from cifar_cli.config import AugmentConfig, Config, load_config
 from cifar_cli.data.augment_tensor import (
     Draws,
     TensorAugment,
-    crop_and_flip,
+    crop_boxes,
     draw,
     resized_crop,
 )
@@ -225,7 +225,8 @@ def test_boxes_and_holes_always_lie_within_the_image(
         crop_scale=(min(scale), max(scale)), crop_ratio=(min(ratio), max(ratio))
     )
     draws: Draws = draw(settings, seed, epoch, torch.arange(64), size)
-    top, left, height, width = draws.crop_box.unbind(1)
+    boxes = crop_boxes(settings, seed, epoch, torch.arange(64), size)
+    top, left, height, width = boxes.unbind(1)
     assert (top >= 0).all()
     assert (left >= 0).all()
     assert (height >= 1).all()
@@ -238,9 +239,13 @@ def test_boxes_and_holes_always_lie_within_the_image(
 
 def test_working_on_all_images_gives_what_working_on_the_chosen_ones_gives() -> None:
     images = random_images(200).images
-    draws = draw(AugmentConfig(crop_p=0.4, flip_p=0.4), 1, 2, torch.arange(200), 32)
-    chosen = crop_and_flip(images, draws, chosen_alone=True)
-    assert torch.equal(chosen, crop_and_flip(images, draws, chosen_alone=False))
+    augment, indices = (
+        TensorAugment(AugmentConfig(crop_p=0.4, flip_p=0.4), MEAN, 1),
+        torch.arange(200),
+    )
+    draws = draw(augment.config, 1, 2, indices, 32)
+    chosen = augment.change_chosen(images.clone(), draws, indices, 2)
+    assert torch.equal(chosen, augment.change_all(images, draws, indices, 2))
     assert not torch.equal(chosen, images)
 
 

@@ -19,18 +19,16 @@ CROP_ATTEMPTS = 10
 
 
 class Draws(NamedTuple):
-    """What is done to each image of a batch of B; boxes in pixels."""
+    """What is done to each image of a batch of B; where a crop lies is drawn by `crop_boxes`."""
 
     cropped: Tensor
     """bool (B,)"""
-    crop_box: Tensor
-    """float32 (B, 4): top, left, height, width; whole numbers."""
     flipped: Tensor
     """bool (B,)"""
     cut: Tensor
     """bool (B,)"""
     hole: Tensor
-    """int64 (B, 2): top, left."""
+    """int64 (B, 2): top, left, in pixels."""
 
 
 class TensorAugment:
@@ -44,30 +42,37 @@ class TensorAugment:
     def __call__(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
         """Augment uint8 (B, H, W, 3) images whose dataset positions are `indices`, int64 (B,)."""
         draws = draw(self.config, self.seed, epoch, indices, images.shape[1])
-        images = crop_and_flip(images, draws, chosen_alone=images.device.type == "cpu")
-        pixel = torch.arange(images.shape[1], device=images.device)
+        if images.device.type == "cpu":
+            return self.change_chosen(images.clone(), draws, indices, epoch)
+        return self.change_all(images, draws, indices, epoch)
+
+    def change_chosen(self, images: Tensor, draws: Draws, indices: Tensor, epoch: int) -> Tensor:
+        """Work on the chosen images alone, and in place; the least work."""
+        size, side = images.shape[1], self.config.cutout_size
+        rows = draws.cropped.nonzero()[:, 0]
+        boxes = crop_boxes(self.config, self.seed, epoch, indices[rows], size)
+        _replace(images, rows, resized_crop(images.index_select(0, rows), boxes))
+        rows = draws.flipped.nonzero()[:, 0]
+        _replace(images, rows, images.index_select(0, rows).flip(2))
+        rows = draws.cut.nonzero()[:, 0]
+        corner = (rows * size + draws.hole[rows, 0]) * size + draws.hole[rows, 1]
+        pixel = torch.arange(side)
+        hole = (corner[:, None, None] + pixel[:, None] * size + pixel).view(-1)
+        fill = _vector(self.fill, images).expand(len(hole), 3)
+        images.view(-1, 3).index_copy_(0, hole, fill)
+        return images
+
+    def change_all(self, images: Tensor, draws: Draws, indices: Tensor, epoch: int) -> Tensor:
+        """Work on all images and take the chosen: a GPU need not be waited for to count them."""
+        size = images.shape[1]
+        cropped = resized_crop(images, crop_boxes(self.config, self.seed, epoch, indices, size))
+        images = torch.where(draws.cropped[:, None, None, None], cropped, images)
+        images = torch.where(draws.flipped[:, None, None, None], images.flip(2), images)
+        pixel = torch.arange(size, device=images.device)
         end = draws.hole + self.config.cutout_size
         inside = (pixel >= draws.hole[..., None]) & (pixel < end[..., None])
         hole = inside[:, 0, :, None] & inside[:, 1, None, :] & draws.cut[:, None, None]
         return torch.where(hole[..., None], _vector(self.fill, images), images)
-
-
-def crop_and_flip(images: Tensor, draws: Draws, *, chosen_alone: bool) -> Tensor:
-    """The first two augmentations of uint8 (B, S, S, 3) images; the images stay as they are.
-
-    Either on the chosen images alone, which is less work, or on all, of which the chosen are
-    taken: a GPU need not be waited for, as it must be to count the chosen ones.
-    """
-    if chosen_alone:
-        images = images.clone()
-        rows = draws.cropped.nonzero()[:, 0]
-        images[rows] = resized_crop(images[rows], draws.crop_box[rows])
-        rows = draws.flipped.nonzero()[:, 0]
-        images[rows] = images[rows].flip(2)
-        return images
-    cropped = resized_crop(images, draws.crop_box)
-    images = torch.where(draws.cropped[:, None, None, None], cropped, images)
-    return torch.where(draws.flipped[:, None, None, None], images.flip(2), images)
 
 
 def fill_colour(mean: tuple[float, ...]) -> tuple[int, ...]:
@@ -82,19 +87,24 @@ def _vector(numbers: tuple[int, ...], like: Tensor) -> Tensor:
 
 def draw(config: AugmentConfig, seed: int, epoch: int, indices: Tensor, size: int) -> Draws:
     """Draw what is done to each image, as Albumentations 2.0.8 would."""
-    u = uniforms(seed, epoch, indices, 8 + 2 * CROP_ATTEMPTS)
+    u = uniforms(seed, epoch, indices, 5)
     free = size - config.cutout_size + 1
     return Draws(
         cropped=u[:, 0] < config.crop_p,
-        crop_box=_crop_boxes(config, u[:, 6:8], u[:, 8:], size),
         flipped=u[:, 1] < config.flip_p,
         cut=u[:, 2] < config.cutout_p,
         hole=(u[:, 3:5] * free).long(),
     )
 
 
-def _crop_boxes(config: AugmentConfig, place: Tensor, shape: Tensor, size: int) -> Tensor:
-    """The first of ten tried boxes that fits into the image; failing all, a central one."""
+def crop_boxes(config: AugmentConfig, seed: int, epoch: int, indices: Tensor, size: int) -> Tensor:
+    """Draw the box that would be cut out of each image: top, left, height, width.
+
+    The first of ten tried boxes that fits into the image; failing all, a central one. Float32
+    (B, 4), whole numbers of pixels.
+    """
+    u = uniforms(seed, epoch, indices, 2 + 2 * CROP_ATTEMPTS, skip=6)
+    place, shape = u[:, :2], u[:, 2:]
     (smallest, largest), (narrowest, widest) = config.crop_scale, config.crop_ratio
     area = size**2 * (smallest + shape[:, 0::2] * (largest - smallest))
     log_ratio = math.log(narrowest) + shape[:, 1::2] * math.log(widest / narrowest)
@@ -121,13 +131,23 @@ def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:
     Bilinear interpolation is a product with one sparse matrix a side: pixel centres lie at
     halves, and the box's edge pixels are repeated beyond it (as OpenCV's INTER_LINEAR does).
     """
-    size = images.shape[1]
+    count, size = images.shape[:2]
     vertical = _interpolation(boxes[:, 0], boxes[:, 2], size)
     horizontal = _interpolation(boxes[:, 1], boxes[:, 3], size)
-    pixels = images.float().reshape(len(images), size, size * 3)
-    rows = torch.bmm(vertical, pixels).reshape(-1, size, size, 3)
-    columns = torch.einsum("bow,bhwc->bhoc", horizontal, rows)
-    return columns.round().clamp(0, 255).to(torch.uint8)
+    # With the channels between rows and columns, both products are plain ones of matrices.
+    pixels = torch.empty(count, size, 3, size, device=images.device)
+    pixels.copy_(images.transpose(2, 3))
+    pixels = torch.bmm(vertical, pixels.view(count, size, 3 * size))
+    pixels = torch.bmm(pixels.view(count, size * 3, size), horizontal.transpose(1, 2)).add_(0.5)
+    planes = pixels.to(torch.uint8).view(count, size, 3, size).unbind(2)
+    return torch.stack(planes, dim=3)
+
+
+def _replace(images: Tensor, rows: Tensor, by: Tensor) -> None:
+    """Write whole images in place, by words of eight bytes where they consist of such."""
+    if (count := images[0].numel()) % 8 == 0:
+        images, by = (t.view(len(t), count).view(torch.int64) for t in (images, by))
+    images.index_copy_(0, rows, by)
 
 
 def _interpolation(start: Tensor, length: Tensor, size: int) -> Tensor:

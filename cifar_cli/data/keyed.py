@@ -17,9 +17,12 @@ _MIX_2 = 0x94D049BB133111EB - 2**64
 _ORDER = 0
 
 
-def uniforms(seed: int, epoch: int, indices: Tensor, count: int) -> Tensor:
-    """Draw float32 (B, count) numbers in [0, 1) for the images at `indices`, int64 (B,)."""
-    number = torch.arange(1, count + 1, device=indices.device)
+def uniforms(seed: int, epoch: int, indices: Tensor, count: int, skip: int = 0) -> Tensor:
+    """Draw float32 (B, count) numbers in [0, 1) for the images at `indices`, int64 (B,).
+
+    `skip` passes over the first draws of each image.
+    """
+    number = torch.arange(skip + 1, skip + count + 1, device=indices.device)
     return ((_bits(seed, epoch, indices, number) >> 40) & (2**24 - 1)).float() * 2**-24
 
 

@@ -106,7 +106,9 @@ class _AugmentJob(Dataset[Tensor]):
 
     def __getitem__(self, number: int) -> Tensor:
         rows = self.batches[number]
-        return self.augment(self.images.images[rows], self.images.indices[rows], self.epoch)
+        # index_select copies whole images; plain indexing goes byte by byte.
+        pixels = self.images.images.index_select(0, rows)
+        return self.augment(pixels, self.images.indices[rows], self.epoch)
 
 
 def _start_worker(_: int) -> None:
