@@ -8,7 +8,6 @@ from math import log10
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
 from cifar_cli.output.figures.style import BLUE, CYCLE, GREEN, LINES, ORANGE, VERMILION, new_figure
@@ -61,26 +60,16 @@ def loss_and_accuracy(path: Path, runs: Sequence[RunCurves]) -> Path:
         for axis in (loss, accuracy):
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(runs) == 1:
-            _mark_last(accuracy, runs[0])
             loss.legend(loc="best")
+            if runs[0].epochs:
+                last = runs[0].epochs[-1]
+                accuracy.set_title(
+                    f"Accuracy: {last.val_accuracy:.2%} on validation after epoch {last.epoch}"
+                )
         else:
             handles, labels = loss.get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(runs) * 2))
     return path
-
-
-def _mark_last(axis: Axes, run: RunCurves) -> None:
-    if run.epochs:
-        last = run.epochs[-1]
-        axis.annotate(
-            f"{last.val_accuracy:.2%}",
-            (last.epoch, 100 * last.val_accuracy),
-            xytext=(-6, -16),
-            textcoords="offset points",
-            ha="right",
-            color=VERMILION,
-            fontweight="bold",
-        )
 
 
 def learning_rates(path: Path, runs: Sequence[RunCurves]) -> Path:
