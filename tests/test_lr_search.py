@@ -93,7 +93,21 @@ def test_suggestions_by_hand() -> None:
     assert lrs[14] < found["valley"] < lrs[24]
 
 
-def test_the_steepest_suggestion_is_torch_lr_finders_own() -> None:
+def test_a_fall_after_the_explosion_is_no_suggestion() -> None:
+    lrs = tuple(10.0 ** (i / 10) for i in range(40))
+    losses = [2.0 - 0.01 * i for i in range(20)] + [2.0, 9.0, 3.0] + [4.0] * 17
+    found = suggest(lrs, tuple(losses))
+    assert max(found.values()) <= lrs[19]
+
+
+def test_a_loss_that_is_least_at_the_start_still_gives_suggestions() -> None:
+    lrs = tuple(10.0 ** (i / 10) for i in range(20))
+    found = suggest(lrs, tuple(1.0 + i for i in range(20)))
+    assert found["steepest"] == lrs[0]
+    assert found["minimum/10"] == lrs[0] / 10
+
+
+def test_the_steepest_suggestion_is_torch_lr_finders_own_on_a_falling_curve() -> None:
     import warnings
 
     import matplotlib as mpl
@@ -107,7 +121,13 @@ def test_the_steepest_suggestion_is_torch_lr_finders_own() -> None:
     found = curve(num_iter=60, start_lr=1e-4)
     model = build_model(tiny_config().model, 4, 32)
     finder = LRFinder(model, torch.optim.Adam(model.parameters()), torch.nn.CrossEntropyLoss())
-    finder.history = {"lr": list(found.lrs), "loss": list(found.losses)}
+    # Up to the least loss; torch-lr-finder leaves five points at the end out.
+    falling = found.losses.index(min(found.losses)) + 1
+    assert falling > 20
+    finder.history = {
+        "lr": list(found.lrs[:falling]) + [1.0] * 5,
+        "loss": list(found.losses[:falling]) + [0.0] * 5,
+    }
     _, theirs = finder.plot(suggest_lr=True)
     plt.close("all")
     assert found.suggestions["steepest"] == theirs

@@ -125,11 +125,14 @@ def check_range(start_lr: float, end_lr: float, num_iter: int) -> None:
 def suggest(lrs: tuple[float, ...], losses: tuple[float, ...]) -> dict[str, float]:
     """Read learning rates off a curve, by three methods.
 
-    `steepest` is torch-lr-finder's: the steepest fall of the loss, ends left out. `valley` is
-    fastai's: two thirds into the longest fall. `minimum/10` is a tenth of where the loss is least.
+    `steepest` is torch-lr-finder's, the steepest fall of the loss, ends left out, but looked for
+    before the loss is least only: a loss that has exploded falls steeper than any that learns.
+    `valley` is fastai's: two thirds into the longest fall. `minimum/10` is a tenth of where the
+    loss is least.
     """
-    inner = np.asarray(losses[SKIP_START:-SKIP_END])
-    steepest = int(np.gradient(inner).argmin()) + SKIP_START
+    least = int(np.argmin(losses))
+    falling = np.asarray(losses[SKIP_START : min(least + 1, len(losses) - SKIP_END)])
+    steepest = int(np.gradient(falling).argmin()) + SKIP_START if len(falling) > 1 else least
     # Longest run of falling loss, as fastai's `valley` finds it.
     longest = [1] * len(losses)
     for i in range(1, len(losses)):
@@ -143,7 +146,7 @@ def suggest(lrs: tuple[float, ...], losses: tuple[float, ...]) -> dict[str, floa
     return {
         "steepest": lrs[steepest],
         "valley": lrs[valley],
-        "minimum/10": lrs[int(np.argmin(losses))] / 10,
+        "minimum/10": lrs[least] / 10,
     }
 
 
