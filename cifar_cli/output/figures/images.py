@@ -93,8 +93,9 @@ def mistake_gallery(path: Path, images: Images, captions: Sequence[Caption], tit
 
 
 def _columns(count: int) -> int:
-    """About as wide as high, but a little wider."""
-    return min(count, max(4, math.ceil(math.sqrt(count * 1.6))))
+    """About as wide as high, but a little wider; full rows where a near number makes them so."""
+    best = min(count, max(4, math.ceil(math.sqrt(count * 1.6))))
+    return next((c for c in (best, best - 1, best + 1) if c and count % c == 0), best)
 
 
 def _short(text: str, limit: int = 12) -> str:
