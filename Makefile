@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint types unit docs bench clean
+.PHONY: setup demo test lint types drift unit docs bench clean
 
 setup: $(STAMP)
 
@@ -30,8 +30,10 @@ types: setup
 unit: setup
 	$(BIN)/python -m pytest
 
-test: lint types unit
+drift: setup
 	$(BIN)/python doc/generate_commands.py --check
+
+test: lint types drift unit
 
 docs: setup
 	$(BIN)/python doc/generate_commands.py
