@@ -21,7 +21,8 @@ HEADER = """\
 Results go to stdout, progress and remarks to stderr. `RUN` is a run directory or the name of one
 under `runs/`; left out, it is the newest. Settings are taken from the defaults, then the recipe,
 then `--config`, then the environment (`CIFAR_RESNET_MODEL__WIDTH=32` sets `model.width`), then
-flags and `--set`; what comes later wins. `cifar-resnet --debug COMMAND` adds the traceback to an
+flags and `--set`; what comes later wins. With `--resume`, the run's own settings stand in the place
+of recipe and environment. `cifar-resnet --debug COMMAND` adds the traceback to an
 error.
 """
 

@@ -107,10 +107,24 @@ def test_a_network_that_gives_no_numbers_is_not_evaluated(
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
 def test_a_reader_that_has_seen_enough_causes_no_complaint() -> None:
-    command = f"{sys.executable} -m cifar_cli summary | head -n 1"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
-    assert "CustomResnet" in done.stdout
-    assert done.stderr == ""
+    command = [sys.executable, "-m", "cifar_cli", "summary"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_training_that_cannot_tell_its_progress_does_not_end_as_done(in_tmp: Path) -> None:
+    command = [sys.executable, "-m", "cifar_cli", "train", *TINY_FLAGS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stderr.close()
+        process.stdout.read()
+    assert process.returncode != 0
 
 
 def test_evaluate_prints_figures_and_leaves_pictures(cli: Cli, trained: Path, in_tmp: Path) -> None:
@@ -247,6 +261,7 @@ def test_recipes_are_listed_shown_and_copied(cli: Cli, in_tmp: Path) -> None:
         (["preview-augs", "--data", "nowhere"], 3, "nowhere"),
         (["summary", "--depth", "0"], 2, "--depth"),
         (["summary", "--data", "nowhere"], 3, "nowhere"),
+        (["summary", "--data", "."], 3, "neither train/<class>/"),
         (["--debug", "recipes", "show", "dmo"], 2, "did you mean 'demo'"),
         (["recipes", "show", "dmo"], 2, "did you mean 'demo'"),
         (["sumary"], 2, "summary"),

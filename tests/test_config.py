@@ -115,6 +115,7 @@ def test_yaml_scalars_mean_what_people_mean(text: str, value: object) -> None:
         ("width: {{ W }}", "plain word"),
         ("a: !!int ''", "not valid YAML"),
         ("a: !!bool x", "not valid YAML"),
+        ("a: !!timestamp x", "not valid YAML"),
     ],
 )
 def test_dangerous_or_ambiguous_yaml_is_refused(text: str, word: str) -> None:

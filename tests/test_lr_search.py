@@ -46,7 +46,7 @@ def test_model_generator_and_mode_are_as_before() -> None:
     model = build_model(tiny_config().model, 4, 32).train()
     weights = {name: t.clone() for name, t in model.state_dict().items()}
     before = torch.get_rng_state()
-    curve(model=model)
+    curve(model=model, start_lr=1e-4, end_lr=1.0)
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
     assert all(torch.equal(weights[name], t) for name, t in model.state_dict().items())
@@ -105,11 +105,11 @@ def test_a_fall_after_the_explosion_is_no_suggestion() -> None:
     assert max(found.values()) <= lrs[19]
 
 
-def test_a_loss_that_is_least_at_the_start_still_gives_suggestions() -> None:
-    lrs = tuple(10.0 ** (i / 10) for i in range(20))
-    found = suggest(lrs, tuple(1.0 + i for i in range(20)))
-    assert found["steepest"] == lrs[0]
-    assert found["minimum/10"] == lrs[0] / 10
+def test_a_loss_that_only_rises_gives_no_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
+    rising = ([1e-3 * 1.1**i for i in range(30)], [1.0 + i for i in range(30)])
+    monkeypatch.setattr("cifar_cli.training.lr_search._range_test", lambda *_: rising)
+    with pytest.raises(DivergedError, match="never fell"):
+        curve()
 
 
 def test_the_steepest_suggestion_is_torch_lr_finders_own_on_a_falling_curve() -> None:
@@ -150,4 +150,4 @@ def test_a_loss_that_is_no_number_from_the_start_is_told() -> None:
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
     with pytest.raises(DivergedError, match="after 0 steps"):
-        curve(model=model)
+        curve(model=model, start_lr=1e-4, end_lr=1.0)

@@ -215,7 +215,8 @@ def _with_changes(
     limited = "limit_train" if split == "train" else "limit_val"
     if limit is not None:
         # A draw of fewer images is a part of the draw of more: none that was not trained on.
-        section[limited] = min(limit, section[limited] or limit)
+        most = section[limited] if split == "train" else None
+        section[limited] = min(limit, most or limit)
     if split == "test":
         section["val_fraction"] = 0.0
         section["limit_val"] = limit

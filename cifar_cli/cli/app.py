@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import sys
 import traceback
 from typing import Annotated, Any
@@ -62,9 +63,11 @@ def run(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except (BrokenPipeError, SystemExit):
         # The reader of a pipe has seen enough (Typer and Rich turn that into an exit of their
-        # own); keep Python from complaining when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        # own). Where it read the results, the work was done; where it read the remarks, it was not.
+        aborted = _reader_is_gone(sys.stderr.fileno())
+        for stream in (sys.stdout, sys.stderr):  # keep Python from complaining at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 1 if aborted else 0
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -72,6 +75,14 @@ def run(arguments: list[str] | None = None) -> int:
     if outcome == 130:  # what Typer makes of Ctrl-C
         return _fail("Interrupted.", 130)
     return outcome if isinstance(outcome, int) else 0
+
+
+def _reader_is_gone(descriptor: int) -> bool:
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def _message_and_code(error: Exception, arguments: list[str]) -> tuple[str, int]:

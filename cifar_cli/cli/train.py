@@ -175,8 +175,9 @@ def _own_settings(run_dir: Path | None, name: str | None) -> Path | None:
 
     if run_dir is None and name is None:
         return None
-    found = RunDir(run_dir if run_dir is not None else run_path(str(name))).config
-    return found if found.is_file() else None
+    run = RunDir(run_dir if run_dir is not None else run_path(str(name)))
+    has_checkpoint = any(run.last.parent.glob("*.pt"))
+    return run.config if has_checkpoint and run.config.is_file() else None
 
 
 def _newest() -> Path | None:

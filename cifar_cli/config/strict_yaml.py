@@ -69,7 +69,9 @@ def parse_yaml(text: str, origin: str) -> Any:
         raise ConfigError(f"{origin}: more than {MAX_BYTES // 1024} KiB is not a configuration.")
     try:
         return yaml.load(text, Loader=_StrictLoader)
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError) as error:
+    except (
+        yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError,
+    ) as error:  # fmt: skip
         # PyYAML lets Python's own errors through where a tag does not fit its value.
         raise ConfigError(f"{origin}: not valid YAML: {_one_line(error)}") from error
 

@@ -60,12 +60,7 @@ def load_dataset(config: DataConfig, progress: Progress | None = None) -> Datase
         return load_batches(path, cache)
     if is_folder_dataset(path):
         return load_folder(path, config.image_size, cache, progress)
-    if path.is_dir():
-        raise DataError(
-            f"{path} holds neither train/<class>/ folders nor {FOLDER}/. "
-            "See doc/data.md for the layouts that are read."
-        )
-    raise _not_there(source)
+    raise _no_images(source)
 
 
 def choose_splits(dataset: Dataset, config: DataConfig, seed: int) -> Splits:
@@ -96,8 +91,8 @@ def count_classes(config: DataConfig) -> int:
     path = Path(config.source).expanduser()
     if config.source in NAMES or path.is_file() or is_batches_folder(path):
         return 10
-    if not path.is_dir():
-        raise _not_there(config.source)
+    if not is_folder_dataset(path):
+        raise _no_images(config.source)
     return len(folder_classes(path))
 
 
@@ -114,7 +109,12 @@ def balanced_draw(labels: torch.Tensor, count: int, classes: int, seed: int) -> 
     return by_rank[:count].sort().values
 
 
-def _not_there(source: str) -> DataError:
+def _no_images(source: str) -> DataError:
+    if Path(source).expanduser().is_dir():
+        return DataError(
+            f"{source} holds neither train/<class>/ folders nor {FOLDER}/. "
+            "See doc/data.md for the layouts that are read."
+        )
     return DataError(
         f"--data {source!r}{nearest_hint(source, NAMES)}: not one of {', '.join(NAMES)}, and no "
         "file or folder of that name exists."

@@ -103,6 +103,11 @@ def lr_range_test(
             f"--start-lr ({start_lr:g}) or raise --num-iter ({num_iter})."
         )
     lrs, losses = (tuple(column) for column in zip(*finite, strict=True))
+    if min(losses) == losses[0]:
+        raise DivergedError(
+            "The loss never fell below that of the first step; nothing can be suggested. Lower "
+            f"--start-lr ({start_lr:g}) or raise --num-iter ({num_iter})."
+        )
     return LrCurve(lrs, losses, len(lrs) < num_iter, suggest(lrs, losses))
 
 

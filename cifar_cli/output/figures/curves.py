@@ -126,7 +126,11 @@ def lr_range(
         if step_mode == "exp":
             axis.set_xscale("log")
             axis.xaxis.set_major_formatter(FuncFormatter(lambda lr, _: f"1e{round(log10(lr))}"))
-            axis.xaxis.set_minor_formatter(NullFormatter())
+            # A range within one decade has no whole power of ten to label.
+            narrow = max(lrs) < 10 * min(lrs)
+            axis.xaxis.set_minor_formatter(
+                FuncFormatter(lambda lr, _: f"{lr:.0e}") if narrow else NullFormatter()
+            )
         for (name, lr), marker in zip(suggestions.items(), "os^", strict=False):
             axis.axvline(lr, color=MARKS[name], linewidth=1, linestyle=":")
             axis.plot(
