@@ -105,6 +105,13 @@ def test_a_fall_after_the_explosion_is_no_suggestion() -> None:
     assert max(found.values()) <= lrs[19]
 
 
+def test_a_loss_that_is_least_within_the_points_left_out_is_the_steepest_there_is() -> None:
+    lrs = tuple(10.0 ** (i / 10) for i in range(20))
+    found = suggest(lrs, tuple(abs(i - 5.0) for i in range(20)))
+    assert found["steepest"] == lrs[5]
+    assert found["minimum/10"] == lrs[5] / 10
+
+
 def test_a_loss_that_only_rises_gives_no_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
     rising = ([1e-3 * 1.1**i for i in range(30)], [1.0 + i for i in range(30)])
     monkeypatch.setattr("cifar_cli.training.lr_search._range_test", lambda *_: rising)
@@ -150,4 +157,4 @@ def test_a_loss_that_is_no_number_from_the_start_is_told() -> None:
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
     with pytest.raises(DivergedError, match="after 0 steps"):
-        curve(model=model, start_lr=1e-4, end_lr=1.0)
+        curve(model=model)
