@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from cifar_cli.config import AugmentConfig
 from cifar_cli.data.keyed import uniforms
@@ -40,10 +41,13 @@ class TensorAugment:
         self.fill = fill_colour(mean)
 
     def __call__(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
-        """Augment uint8 (B, H, W, 3) images whose dataset positions are `indices`, int64 (B,)."""
+        """Augment uint8 (B, H, W, 3) images whose dataset positions are `indices`, int64 (B,).
+
+        On a CPU this happens in place.
+        """
         draws = draw(self.config, self.seed, epoch, indices, images.shape[1])
         if images.device.type == "cpu":
-            return self.change_chosen(images.clone(), draws, indices, epoch)
+            return self.change_chosen(images, draws, indices, epoch)
         return self.change_all(images, draws, indices, epoch)
 
     def change_chosen(self, images: Tensor, draws: Draws, indices: Tensor, epoch: int) -> Tensor:
@@ -56,10 +60,10 @@ class TensorAugment:
         _replace(images, rows, images.index_select(0, rows).flip(2))
         rows = draws.cut.nonzero()[:, 0]
         corner = (rows * size + draws.hole[rows, 0]) * size + draws.hole[rows, 1]
-        pixel = torch.arange(side)
-        hole = (corner[:, None, None] + pixel[:, None] * size + pixel).view(-1)
-        fill = _vector(self.fill, images).expand(len(hole), 3)
-        images.view(-1, 3).index_copy_(0, hole, fill)
+        pixel, channel = torch.arange(side), torch.arange(3)
+        hole = (pixel[:, None, None] * size + pixel[:, None]) * 3 + channel
+        fill = _vector(self.fill, images).repeat(side**2).expand(len(rows), -1).reshape(-1)
+        images.view(-1).scatter_(0, (corner[:, None] * 3 + hole.view(-1)).view(-1), fill)
         return images
 
     def change_all(self, images: Tensor, draws: Draws, indices: Tensor, epoch: int) -> Tensor:
@@ -128,19 +132,38 @@ def crop_boxes(config: AugmentConfig, seed: int, epoch: int, indices: Tensor, si
 def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:
     """Cut `boxes` (float32 (B, 4)) out of uint8 (B, S, S, 3) and enlarge them to S x S bilinearly.
 
-    Bilinear interpolation is a product with one sparse matrix a side: pixel centres lie at
-    halves, and the box's edge pixels are repeated beyond it (as OpenCV's INTER_LINEAR does).
+    Pixel centres lie at halves, and the box's edge pixels are repeated beyond it (as OpenCV's
+    INTER_LINEAR does).
     """
     count, size = images.shape[:2]
-    vertical = _interpolation(boxes[:, 0], boxes[:, 2], size)
-    horizontal = _interpolation(boxes[:, 1], boxes[:, 3], size)
-    # With the channels between rows and columns, both products are plain ones of matrices.
-    pixels = torch.empty(count, size, 3, size, device=images.device)
-    pixels.copy_(images.transpose(2, 3))
-    pixels = torch.bmm(vertical, pixels.view(count, size, 3 * size))
-    pixels = torch.bmm(pixels.view(count, size * 3, size), horizontal.transpose(1, 2)).add_(0.5)
-    planes = pixels.to(torch.uint8).view(count, size, 3, size).unbind(2)
-    return torch.stack(planes, dim=3)
+    bags, weights = _neighbours(boxes, size)
+
+    def interpolate(lines: Tensor, side: int) -> Tensor:
+        lines = lines.view(count * size, size * 3)
+        return embedding_bag(bags[side], lines, per_sample_weights=weights[side], mode="sum")
+
+    pixels = interpolate(images.float(), 0)
+    # Turned round, so that columns lie together as rows did.
+    pixels = pixels.view(count, size, size * 3).transpose(1, 2).contiguous()
+    pixels = interpolate(pixels, 1).add_(0.5).view(count, size * 3, size)
+    enlarged = torch.empty_like(images)
+    enlarged.view(count, size, size * 3).copy_(pixels.transpose(1, 2))
+    return enlarged
+
+
+def _neighbours(boxes: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The two lines between which each output line lies, among all B S, and their weights.
+
+    (2, B S, 2) each: rows, then columns; int64 and float32.
+    """
+    count = len(boxes)
+    start, length = boxes.view(count, 2, 2, 1).permute(1, 2, 0, 3)
+    line = torch.arange(size, device=boxes.device)
+    source = ((line + 0.5) * (length / size) - 0.5).clamp_(min=0).minimum(length - 1).add_(start)
+    share = source.frac()
+    first = source.long() + (torch.arange(count, device=boxes.device) * size)[:, None]
+    pairs = torch.stack([first, first + (share > 0)], 3), torch.stack([1 - share, share], 3)
+    return pairs[0].flatten(1, 2), pairs[1].flatten(1, 2)
 
 
 def _replace(images: Tensor, rows: Tensor, by: Tensor) -> None:
@@ -148,11 +171,3 @@ def _replace(images: Tensor, rows: Tensor, by: Tensor) -> None:
     if (count := images[0].numel()) % 8 == 0:
         images, by = (t.view(len(t), count).view(torch.int64) for t in (images, by))
     images.index_copy_(0, rows, by)
-
-
-def _interpolation(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Weights (B, S, S): row o holds the two source pixels of output pixel o."""
-    pixel = torch.arange(size, device=start.device, dtype=torch.float32)
-    source = (pixel + 0.5) * (length / size)[:, None] - 0.5
-    source = start[:, None] + source.clamp(min=0).minimum((length - 1)[:, None])
-    return (1 - (source[:, :, None] - pixel).abs()).clamp(min=0)

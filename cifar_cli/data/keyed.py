@@ -6,6 +6,8 @@ gives the same answer.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -40,7 +42,11 @@ def mix(x: Tensor) -> Tensor:
 
 
 def _bits(seed: int, epoch: int, indices: Tensor, number: Tensor) -> Tensor:
-    # A plain number: a tensor would have to be copied to the device, which waits for it.
-    run = int(mix(mix(torch.tensor(seed) + GOLDEN) + epoch))
-    image = mix(run + (indices + 1) * GOLDEN)
+    image = mix(_key(seed, epoch) + (indices + 1) * GOLDEN)
     return mix(image[:, None] + number * GOLDEN)
+
+
+@lru_cache
+def _key(seed: int, epoch: int) -> int:
+    # A plain number: a tensor would have to be copied to the device, which waits for it.
+    return int(mix(mix(torch.tensor(seed) + GOLDEN) + epoch))

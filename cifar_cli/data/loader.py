@@ -18,7 +18,10 @@ from cifar_cli.data.types import ImageSet
 
 
 class Augment(Protocol):
-    """uint8 (B, H, W, 3) images and their int64 (B,) positions to augmented images alike."""
+    """uint8 (B, H, W, 3) images and their int64 (B,) positions to augmented images alike.
+
+    The images may be changed in place.
+    """
 
     def __call__(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor: ...
 

@@ -53,7 +53,7 @@ def preview(dataset: Dataset, config: Config, n: int, epoch: int, index: int) ->
     def augmented(changes: dict[str, float]) -> Tensor:
         changed = config.model_copy(update={"augment": config.augment.model_copy(update=changes)})
         augment = make_augment(changed)
-        return torch.cat([augment(chosen, number, e) for e in epochs])
+        return torch.cat([augment(chosen.clone(), number, e) for e in epochs])
 
     return Preview(
         samples=images.images[rows],
