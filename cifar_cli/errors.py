@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MAX_FOLDERS = 200
+
 
 class CifarError(Exception):
     """Base of all errors meant for users: one short message with a remedy, and an exit code."""
@@ -54,6 +56,19 @@ class Interrupted(CifarError):  # noqa: N818 - an interruption is not an error o
     def __init__(self, message: str, signal_number: int = 2) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def path_problem(text: str) -> str:
+    """Why no file can have that name; empty where one can."""
+    if "\0" in text:
+        return "holds a zero byte"
+    if text.count("/") > MAX_FOLDERS:
+        return "is nested too deeply"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8 text"
+    return ""
 
 
 def nearest_hint(name: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The run directory: its paths, its small files, and writes that are whole or not there.
+"""The run directory: its paths and its small files.
 
 Knows nothing of torch, so that plots and listings stay light.
 """
@@ -10,13 +10,16 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cifar_cli.errors import CheckpointError, ConfigError, StorageError, nearest_hint
+from filelock import FileLock, Timeout
+
+from cifar_cli.errors import CheckpointError, ConfigError, nearest_hint
+from cifar_cli.storage import remove_temporary, storage_errors, write_json, write_text
 
 RUNS = Path("runs")
 SCHEMA_VERSION = 1
@@ -73,6 +76,42 @@ class RunDir:
         return self.path / "checkpoints" / "best.pt"
 
     @property
+    def result(self) -> Path:
+        """Figures of a finished run; there only then."""
+        return self.path / "result.json"
+
+    @property
+    def started(self) -> bool:
+        """Whether training has begun here; the first checkpoint may not be written yet."""
+        return self.config.is_file()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the one process that writes here, and clear away what a killed one left half-written.
+
+        Raises:
+            ConfigError: Another process trains in this folder.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise ConfigError(
+                f"Another process is training in {self.path}. Wait for it, or choose another "
+                "--name or --run-dir."
+            ) from None
+        except (OSError, NotImplementedError):
+            pass  # a file system without locks
+        try:
+            for folder in (self.path, self.last.parent):
+                remove_temporary(folder)
+            yield
+        finally:
+            with suppress(OSError):
+                (self.path / ".lock").unlink()
+            lock.release()
+
+    @property
     def plots(self) -> Path:
         """Folder of the curves."""
         return self.path / "plots"
@@ -83,7 +122,7 @@ class RunDir:
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write `result.json`: the figures of a finished run."""
-        write_json(self.path / "result.json", {"schema_version": SCHEMA_VERSION, **result})
+        write_json(self.result, {"schema_version": SCHEMA_VERSION, **result})
 
     def write_status(self, state: str, **details: Any) -> None:
         """Write `status.json`; `state` is running, completed, interrupted or failed."""
@@ -142,6 +181,8 @@ class RunDir:
 def create_run(path: Path) -> RunDir:
     """Make a new run directory; where the name is taken, `-2`, `-3` … is added.
 
+    A folder without files does not count: a run that was killed at once leaves such a one.
+
     Raises:
         ConfigError: The path is the root of the file system.
         StorageError: The folder cannot be made.
@@ -157,7 +198,7 @@ def create_run(path: Path) -> RunDir:
             try:
                 candidate.mkdir()
             except FileExistsError:
-                if candidate.is_dir() and not any(candidate.iterdir()):
+                if candidate.is_dir() and not any(p.is_file() for p in candidate.rglob("*")):
                     break
                 number += 1
                 candidate = path.with_name(f"{path.name}-{number}")
@@ -178,16 +219,21 @@ def run_path(name: str) -> Path:
     return RUNS / name
 
 
+def known_runs() -> list[Path]:
+    """The runs under `runs/`, the newest last."""
+    return sorted(
+        (p for p in (RUNS.iterdir() if RUNS.is_dir() else ()) if (p / "config.yaml").is_file()),
+        key=lambda p: ((p / "config.yaml").stat().st_mtime_ns, p.name),
+    )
+
+
 def find_run(run: str | os.PathLike[str] | None = None) -> RunDir:
     """Find a run by directory or by its name under `runs/`; None finds the newest.
 
     Raises:
         CheckpointError: There is no such run.
     """
-    known = sorted(
-        (p for p in (RUNS.iterdir() if RUNS.is_dir() else ()) if (p / "config.yaml").is_file()),
-        key=lambda p: ((p / "config.yaml").stat().st_mtime_ns, p.name),
-    )
+    known = known_runs()
     if run is None:
         if not known:
             raise CheckpointError(
@@ -203,81 +249,6 @@ def find_run(run: str | os.PathLike[str] | None = None) -> RunDir:
         f"No run {os.fspath(run)!r}{nearest_hint(os.fspath(run), names)}: neither a run directory "
         f"nor a name under runs/.{listed}"
     )
-
-
-@contextmanager
-def storage_errors(path: Path) -> Iterator[Path]:
-    """Turn an `OSError` of writing into a `StorageError` that names the path and the reason."""
-    try:
-        yield path
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(
-            f"Cannot write {path}: {reason}. Free some space or choose another place."
-        ) from error
-
-
-@contextmanager
-def atomic_file(path: Path, keep: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; afterwards sync it and rename it to `path`.
-
-    A reader sees the old file or the whole new one. After an error nothing is left. What is
-    replaced stays under the name `keep`, if one is given.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            if keep and path.is_file():
-                _keep(path, keep)
-            temporary.replace(path)
-            sync_folder(path.parent)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _keep(path: Path, keep: Path) -> None:
-    """Give a file a second name, or, where the file system has no links, another one."""
-    link = keep.with_name(f".{keep.name}.{os.getpid()}.tmp")
-    try:
-        link.hardlink_to(path)
-    except OSError:
-        path.replace(keep)
-    else:
-        link.replace(keep)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut (POSIX; elsewhere nothing)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON atomically; NaN is refused, since JSON has none."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows of plain values as CSV, atomically."""
-    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _read_rows(path: Path, kind: type[EpochRecord] | type[StepRecord]) -> list[list[float]]:

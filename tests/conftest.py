@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import drawn_once  # noqa: F401 - for its effect
 import numpy as np
 import pytest
 import torch

@@ -68,7 +68,7 @@ def test_processes_that_write_at_once_leave_one_whole_file(tmp_path: Path) -> No
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    assert [p.name for p in (tmp_path / "decoded").iterdir()] == ["key-v1.npz"]
+    assert [p.name for p in (tmp_path / "decoded").iterdir()] == ["key-v2.npz"]
     cached(tmp_path, "key", never)
 
 

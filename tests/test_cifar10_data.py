@@ -3,81 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import pickle
-import struct
-import tarfile
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from local_cifar10 import Bomb, publish_batches, small_batches, write_archive, write_folder
 
 from cifar_cli.config import DataConfig
 from cifar_cli.data import cifar10, load_dataset
 from cifar_cli.errors import DataError
 
 
-class Python2Pickler(pickle._Pickler):
-    """Writes texts and bytes alike as Python 2 wrote its strings, as the original batches are."""
-
-    dispatch: ClassVar = dict(pickle._Pickler.dispatch)
-
-    def save_string(self, value: str | bytes) -> None:
-        data = value.encode("latin1") if isinstance(value, str) else value
-        self.write(b"T" + struct.pack("<i", len(data)) + data)
-        self.memoize(value)
-
-    dispatch[str] = dispatch[bytes] = save_string
-
-
-def python2_pickle(value: object) -> bytes:
-    buffer = io.BytesIO()
-    Python2Pickler(buffer, protocol=2).dump(value)
-    return buffer.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
-
-
-def batch(seed: int, count: int = 20) -> bytes:
-    """A batch as the original ones are: channel-first rows, string keys, protocol 2."""
-    rng = np.random.default_rng(seed)
-    content = {
-        "data": rng.integers(0, 256, (count, 3072), dtype=np.uint8),
-        "labels": [int(i) for i in rng.integers(0, 10, count)],
-        "batch_label": "training batch",
-        "filenames": ["x.png"] * count,
-    }
-    return python2_pickle(content)
-
-
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """Small batches of noise whose checksums are taken for the published ones."""
-    names = [*cifar10.TRAIN_BATCHES, *cifar10.TEST_BATCHES]
-    batches = {name: batch(seed) for seed, name in enumerate(names)}
-    md5 = {name: hashlib.md5(data).hexdigest() for name, data in batches.items()}
-    monkeypatch.setattr(cifar10, "TRAIN_BATCHES", {n: md5[n] for n in cifar10.TRAIN_BATCHES})
-    monkeypatch.setattr(cifar10, "TEST_BATCHES", {n: md5[n] for n in cifar10.TEST_BATCHES})
+    batches = small_batches()
+    publish_batches(batches, monkeypatch.setattr)
     return batches
-
-
-def write_folder(folder: Path, batches: dict[str, bytes]) -> Path:
-    target = folder / cifar10.FOLDER
-    target.mkdir(parents=True)
-    for name, data in batches.items():
-        (target / name).write_bytes(data)
-    return target
-
-
-def write_archive(path: Path, batches: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in batches.items():
-            member = tarfile.TarInfo(f"{cifar10.FOLDER}/{name}")
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
 
 
 def test_the_checksums_are_those_that_torchvision_publishes() -> None:
@@ -121,26 +67,6 @@ def test_unpacked_batches_in_the_data_folder_need_no_download(
     write_folder(Path(os.environ["CIFAR_RESNET_HOME"]), published)
     monkeypatch.setattr("cifar_cli.data.download.SOURCES", ())
     assert len(load_dataset(DataConfig()).train) == 100
-
-
-class Bomb:
-    """Writes a file when unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (Path.touch, (self.path,))
-
-
-def test_a_batch_with_another_checksum_is_refused_before_it_is_unpickled(
-    published: dict[str, bytes], tmp_path: Path
-) -> None:
-    trap = tmp_path / "trap"
-    folder = write_folder(tmp_path, {**published, "test_batch": pickle.dumps(Bomb(trap))})
-    with pytest.raises(DataError, match=r"test_batch is not the published CIFAR-10 batch"):
-        load_dataset(DataConfig(source=str(folder)))
-    assert not trap.exists()
 
 
 def test_even_a_batch_with_the_right_checksum_cannot_run_code(

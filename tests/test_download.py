@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from local_cifar10 import Server, publish_archive, serving
 
 from cifar_cli.data import download
 from cifar_cli.data.download import download_archive
@@ -18,52 +17,11 @@ from cifar_cli.errors import DataError
 CONTENT = random.Random(1).randbytes(600_000)
 
 
-class Server(ThreadingHTTPServer):
-    """Serves CONTENT in ways that paths name, and notes every request's range."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.ranges: list[str | None] = []
-
-    def url(self, way: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}/{way}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.ranges.append(self.headers["Range"])
-        way = self.path.strip("/")
-        if way == "missing":
-            self.send_error(404)
-            return
-        start = 0
-        if self.headers["Range"] and way != "no-resume":
-            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
-        body = {"rubbish": bytes(len(CONTENT)), "page": b"<html>", "long": CONTENT + b"!" * 999}
-        data = body.get(way, CONTENT)[start:]
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Type", "text/html" if way == "page" else "application/gzip")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data[: 250_000 if way == "breaks" else None])
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(download, "ARCHIVE_BYTES", len(CONTENT))
-    monkeypatch.setattr(download, "ARCHIVE_MD5", hashlib.md5(CONTENT).hexdigest())
-    monkeypatch.setattr(download, "SOURCES", ())
-    with Server() as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+    publish_archive(CONTENT, monkeypatch.setattr)
+    with serving(CONTENT) as running:
         yield running
-        running.shutdown()
 
 
 def use(server: Server, monkeypatch: pytest.MonkeyPatch, *ways: str) -> None:

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "cifar_cli"
 FLOORS = {
     "errors": 0,
     "config": 1,
+    "storage": 1,
     "rundir": 2,
     "data": 3,
     "models": 3,
@@ -20,7 +21,7 @@ FLOORS = {
     "cli": 7,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
-LIGHT = {"errors", "config", "rundir"}
+LIGHT = {"errors", "config", "storage", "rundir"}
 HEAVY = {"torch", "torchvision", "numpy", "matplotlib", "albumentations", "torch_lr_finder"}
 
 

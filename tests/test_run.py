@@ -6,11 +6,14 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from conftest import tiny_config
+from PIL import Image
 
 from cifar_cli.analysis.evaluate import evaluate
 from cifar_cli.config.loading import read_config
@@ -150,15 +153,59 @@ def test_training_works_in_a_thread(in_tmp: Path) -> None:
     assert results[0].epochs_completed == 1
 
 
-def test_resume_without_a_run_starts_fresh_and_a_finished_run_stays(in_tmp: Path) -> None:
-    first = train(tiny_config(), name="a", resume=True)
+@pytest.mark.fault(21)
+def test_resuming_a_finished_run_touches_nothing(in_tmp: Path) -> None:
+    first = train(tiny_config(), name="a")
+    before = {p: p.stat().st_mtime_ns for p in Path("runs").rglob("*")}
+    listener = StopAt(0, 0)
+    again = train(tiny_config(), name="a", resume=True, observer=listener)
+    assert again == first
+    assert {p: p.stat().st_mtime_ns for p in Path("runs").rglob("*")} == before
+    assert listener.messages == ["runs/a is complete; nothing is left to do."]
+
+
+@pytest.mark.fault(13)
+def test_resume_with_nothing_to_resume_starts_fresh_and_says_so(in_tmp: Path) -> None:
+    listener = StopAt(0, 0)
+    first = train(tiny_config(), name="a", resume=True, observer=listener)
     assert first.epochs_completed == 2
-    before = weights(first.run_dir)
-    again = train(tiny_config(), name="a", resume=True)
-    assert again.run_dir == first.run_dir
-    assert figures(list(again.history)) == figures(list(first.history))
-    after = weights(again.run_dir)
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert listener.messages[0] == "Nothing to resume in runs/a: starting fresh."
+    train(tiny_config(train__epochs=1), run_dir="elsewhere", resume=True)
+    assert Path("elsewhere/result.json").is_file()
+
+
+@pytest.mark.fault(12)
+def test_a_name_to_resume_that_is_not_among_the_runs_is_a_slip(in_tmp: Path) -> None:
+    train(tiny_config(train__epochs=1), name="monday")
+    with pytest.raises(CheckpointError, match=r"--resume --name mondya: .*did you mean 'monday'"):
+        train(tiny_config(), name="mondya", resume=True)
+    assert [p.name for p in Path("runs").iterdir()] == ["monday"]
+
+
+def test_only_one_process_trains_in_a_run(in_tmp: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(tiny_config(), name="a", observer=StopAt(1, 1))
+    with (
+        RunDir(Path("runs/a")).locked(),
+        pytest.raises(ConfigError, match="Another process is training in runs/a"),
+    ):
+        train(tiny_config(), name="a", resume=True)
+    assert train(tiny_config(), name="a", resume=True).epochs_completed == 2
+
+
+def test_a_run_is_saved_within_an_epoch_as_often_as_asked(in_tmp: Path) -> None:
+    class Last(Observer):
+        steps: ClassVar[set[int]] = set()
+
+        def stepped(self, epoch: int, step: int) -> None:
+            last = RunDir(Path("runs/a")).last
+            if epoch == 1 and last.is_file():
+                training = load_checkpoint(last).training
+                assert training is not None
+                self.steps.add(training["step"])
+
+    train(tiny_config(train__save_minutes=1e-9), name="a", observer=Last())
+    assert Last.steps == {1, 2, 3}
 
 
 def test_what_decides_the_result_may_not_change_at_a_resume(in_tmp: Path) -> None:
@@ -169,6 +216,62 @@ def test_what_decides_the_result_may_not_change_at_a_resume(in_tmp: Path) -> Non
     train(tiny_config(runtime__threads=1), name="a", resume=True)
 
 
+@pytest.mark.fault(20)
+@pytest.mark.parametrize(
+    "changes",
+    [{"train__epochs": 3}, {"train__batch_size": 16}, {"data__limit_train": 90}, {"seed": 5}],
+    ids=str,
+)
+def test_changed_settings_need_to_be_asked_for(in_tmp: Path, changes: dict[str, int]) -> None:
+    with pytest.raises(Interrupted):
+        train(tiny_config(), name="a", observer=StopAt(1, 2))
+    before = {p: p.read_bytes() for p in Path("runs/a").rglob("*") if p.is_file()}
+    with pytest.raises(ConfigError, match="add --allow-changes"):
+        train(tiny_config(**changes), name="a", resume=True)
+    assert {p: p.read_bytes() for p in Path("runs/a").rglob("*") if p.is_file()} == before
+    listener = StopAt(0, 0)
+    result = train(
+        tiny_config(**changes), name="a", resume=True, allow_changes=True, observer=listener
+    )
+    assert any(text.startswith("Going on with changes: ") for text in listener.messages)
+    assert result.epochs_completed == changes.get("train__epochs", 2)
+    # Where steps no longer stand for the same images, the epoch at hand is done anew.
+    restarted = any("starts again from its first step" in text for text in listener.messages)
+    assert restarted == ("train__epochs" not in changes)
+    steps = RunDir(result.run_dir).read_steps()
+    assert [s.step for s in steps] == list(range(len(steps)))
+
+
+@pytest.mark.fault(20)
+def test_other_images_in_the_same_place_are_noticed_at_a_resume(
+    in_tmp: Path, class_folders: Callable[..., Path]
+) -> None:
+    folder = class_folders(counts=(12, 4))
+    config = tiny_config(data__source=str(folder), train__batch_size=8)
+    with pytest.raises(Interrupted):
+        train(config, name="a", observer=StopAt(1, 1))
+    folder.rename(moved := folder.with_name("moved"))
+    assert config.data.source != str(moved)
+    same = tiny_config(data__source=str(moved), train__batch_size=8)
+    with pytest.raises(Interrupted):
+        train(same, name="a", resume=True, observer=StopAt(1, 3))
+    picture = next((moved / "train" / "cat").iterdir())
+    Image.new("RGB", (32, 32)).save(picture)
+    with pytest.raises(ConfigError, match="images are not those"):
+        train(same, name="a", resume=True)
+    listener = StopAt(0, 0)
+    train(same, name="a", resume=True, allow_changes=True, observer=listener)
+    assert "Epoch 1 starts again from its first step." in listener.messages
+
+
+@pytest.mark.fault(14)
+def test_a_network_of_another_shape_is_told_by_its_first_differing_weights(in_tmp: Path) -> None:
+    train(tiny_config(), name="a")
+    with pytest.raises(CheckpointError, match=r"is 4x3x3x3 in the file, 6x3x3x3 in the network"):
+        train(tiny_config(model__width=6, train__epochs=2), name="a", resume=True)
+
+
+@pytest.mark.fault(8)
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(in_tmp: Path) -> None:
     whole = train(tiny_config(), name="a")
     expected = weights(whole.run_dir)
@@ -189,6 +292,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_overwritten(in_tmp: Path
     assert run.last.read_bytes() == b"rubbish"
 
 
+@pytest.mark.fault(27)
 def test_divergence_is_noted_in_the_run(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build = run_module._fresh_state
 
@@ -212,7 +316,8 @@ def test_a_run_that_breaks_while_saving_loses_neither_the_best_nor_a_step(
     save, broken = run_module.save_checkpoint, []
 
     def breaking(path: Path, *arguments: object, **options: object) -> None:
-        if path.name == name and not broken and RunDir(Path("runs/a")).last.is_file():
+        # best.pt in the first epoch, of which nothing is saved yet; last.pt in the second.
+        if path.name == name and not broken and (path.is_file() or name == "best.pt"):
             broken.append(path)
             raise StorageError("the disk is full")
         save(path, *arguments, **options)  # type: ignore[arg-type]
@@ -232,6 +337,7 @@ def test_a_run_that_breaks_while_saving_loses_neither_the_best_nor_a_step(
     assert steps == (whole.run_dir / "steps.csv").read_text()
 
 
+@pytest.mark.fault(30)
 def test_memory_that_runs_out_is_noted_in_the_run(
     in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,7 +376,7 @@ def test_an_estimate_comes_once_and_scales_with_what_is_left(
         def perf_counter() -> float:
             return float(next(times))
 
-        strftime = staticmethod(run_module.time.strftime)
+        monotonic, strftime = run_module.time.monotonic, run_module.time.strftime
 
     monkeypatch.setattr(run_module, "time", Clock)
     listener = Listener()

@@ -8,21 +8,15 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cifar_cli.errors import CheckpointError, ConfigError, StorageError
 from cifar_cli.rundir import (
     EpochRecord,
     RunDir,
     StepRecord,
-    atomic_file,
     create_run,
     find_run,
     run_path,
-    write_csv,
-    write_json,
-    write_text,
 )
 
 RECORD = EpochRecord(1, 1.5, 0.4, 1.25, 0.5, 0.01, 12.5)
@@ -128,44 +122,7 @@ def test_status_result_and_events_are_json(tmp_path: Path) -> None:
         run.read_json("status.json")
 
 
-def test_json_has_no_nan(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="Out of range"):
-        write_json(tmp_path / "x.json", {"loss": float("nan")})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file.txt"
-    write_text(path, "old")
-
-    def fail_halfway() -> None:
-        with atomic_file(path) as temporary:
-            temporary.write_text("half")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail_halfway()
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
-
-
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="Cannot write"):
-        write_text(tmp_path / "file" / "below.txt", "x")
-    with pytest.raises(StorageError):
         create_run(tmp_path / "file" / "run")
-
-
-@given(st.lists(st.tuples(st.text(), st.integers()), max_size=5))
-def test_csv_carries_any_text(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, int]]
-) -> None:
-    import csv
-
-    path = tmp_path_factory.mktemp("csv") / "x.csv"
-    rows = [(text.encode("utf-8", "ignore").decode(), n) for text, n in rows]
-    write_csv(path, ["name", "n"], [{"name": text, "n": n, "more": 1} for text, n in rows])
-    with path.open(newline="", encoding="utf-8") as file:
-        back = [(row["name"], int(row["n"])) for row in csv.DictReader(file)]
-    assert back == rows

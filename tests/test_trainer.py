@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from conftest import random_images, tiny_config
-from torch import nn
+from torch import Tensor, nn
 
 from cifar_cli.config import Config
 from cifar_cli.data import ImageSet
@@ -32,7 +32,8 @@ def run(
     config: Config, train: ImageSet, val: ImageSet
 ) -> tuple[TrainState, list[EpochRecord], list[StepRecord]]:
     state = fresh(config)
-    results = list(train_epochs(state, TrainLoader(train, config, CPU), val, config))
+    epochs = train_epochs(state, TrainLoader(train, config, CPU), val, config)
+    results = [ended for ended in epochs if ended]
     return state, [r for r, _ in results], [s for _, steps in results for s in steps]
 
 
@@ -115,19 +116,18 @@ def test_it_stops_after_the_step_at_hand_and_goes_on_from_there() -> None:
     state, seen = fresh(config), []
     loader = TrainLoader(train, config, CPU)
     stops = iter([False, True])
-    assert not list(
-        train_epochs(
-            state,
-            loader,
-            val,
-            config,
-            stop=lambda: next(stops),
-            on_step=lambda epoch, step: seen.append((epoch, step)),
-        )
+    epochs = train_epochs(
+        state,
+        loader,
+        val,
+        config,
+        pause=lambda: next(stops),
+        on_step=lambda epoch, step: seen.append((epoch, step)),
     )
+    assert next(epochs) is None
     assert seen == [(1, 1), (1, 2)]
     assert (state.epoch, state.step) == (1, 2)
-    rest = [record for record, _ in train_epochs(state, loader, val, config)]
+    rest = [ended[0] for ended in train_epochs(state, loader, val, config) if ended]
     assert [(r.train_loss, r.val_accuracy) for r in rest] == [
         (r.train_loss, r.val_accuracy) for r in records
     ]
@@ -141,8 +141,26 @@ def test_a_loss_that_is_no_number_ends_training_with_its_place() -> None:
     with torch.no_grad():
         next(state.model.parameters()).fill_(math.nan)
     loader = TrainLoader(random_images(70), config, CPU)
-    with pytest.raises(DivergedError, match="nan in epoch 1, step 1"):
+    with pytest.raises(DivergedError, match="nan in epoch 1, step 1, at LR 100"):
         list(train_epochs(state, loader, random_images(10), config))
+
+
+@pytest.mark.fault(28)
+def test_an_infinite_gradient_ends_training_before_it_reaches_the_weights() -> None:
+    config = tiny_config()
+    state = fresh(config)
+    parameter = next(state.model.parameters())
+    backward_passes = []
+
+    def spoil(gradient: Tensor) -> Tensor:
+        backward_passes.append(1)
+        return gradient * math.inf if len(backward_passes) == 3 else gradient
+
+    parameter.register_hook(spoil)
+    loader = TrainLoader(random_images(100), config, CPU)
+    with pytest.raises(DivergedError, match=r"A gradient became (inf|nan) in epoch 1, step 3, at"):
+        list(train_epochs(state, loader, random_images(10), config))
+    assert all(p.isfinite().all() for p in state.model.parameters())
 
 
 def test_prediction_keeps_the_mode_and_does_not_depend_on_the_batch_size(

@@ -19,7 +19,7 @@ from cifar_cli.analysis.metrics import (
 from cifar_cli.analysis.tta import KINDS, Tta, tta_forward
 from cifar_cli.config import Config
 from cifar_cli.config.loading import build_config
-from cifar_cli.data import ImageSet, Progress, choose_splits, load_dataset
+from cifar_cli.data import Dataset, ImageSet, Progress, choose_splits, load_dataset
 from cifar_cli.errors import CheckpointError, ConfigError, DataError, DivergedError, nearest_hint
 from cifar_cli.models import build_model
 from cifar_cli.rundir import RunDir, find_run
@@ -42,6 +42,8 @@ class Predictions:
     images: ImageSet
     logits: Tensor
     """float32 (N, C)."""
+    notes: tuple[str, ...]
+    """What the user should know of how the images were read."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def evaluate(
     data_dir: str | None = None,
     device: str | None = None,
     limit: int | None = None,
+    skip_bad_images: bool = False,
 ) -> Evaluation:
     """Accuracy, loss and confusion of a trained network; see `predict` for the arguments."""
     return summarise_predictions(
@@ -98,6 +101,7 @@ def evaluate(
             data_dir=data_dir,
             device=device,
             limit=limit,
+            skip_bad_images=skip_bad_images,
         )
     )
 
@@ -112,6 +116,7 @@ def predict(
     data_dir: str | None = None,
     device: str | None = None,
     limit: int | None = None,
+    skip_bad_images: bool = False,
     progress: Progress | None = None,
 ) -> Predictions:
     """Logits of a trained network over a split.
@@ -124,6 +129,7 @@ def predict(
         tta: Views of each image to take the mean over.
         data, data_dir, device: In the place of the run's own.
         limit: Use this many images, a seeded, class-balanced draw.
+        skip_bad_images: Go on without files that cannot be read as images, as the run may do.
         progress: Told of progress.
 
     Raises:
@@ -134,7 +140,7 @@ def predict(
             hint = nearest_hint(value, known)
             raise ConfigError(f"{name} {value!r}{hint}: choose one of {', '.join(known)}.")
     found_run, found = find_checkpoint(run, checkpoint)
-    config = _with_changes(found.config, split, data, data_dir, device, limit)
+    config = _with_changes(found.config, split, data, data_dir, device, limit, skip_bad_images)
     place = prepare_runtime(config)
 
     def on_batch(done: int, total: int) -> None:
@@ -142,7 +148,9 @@ def predict(
             progress("Looking at images", done, total)
 
     with memory_errors(FEWER_IMAGES):
-        images = _images(config, found, split, progress)
+        dataset = _dataset(config, found, progress)
+        splits = choose_splits(dataset, config.data, config.seed)
+        images = splits.train if split == "train" else splits.val
         model = place_model(_model(found), config, place)
         logits = predict_logits(model, images, config, place, tta_forward(model, tta), on_batch)
     if not logits.isfinite().all():
@@ -150,7 +158,7 @@ def predict(
             f"{found.path} gives outputs that are no numbers: its training has diverged. Train "
             "anew with a lower --max-lr."
         )
-    return Predictions(found, found_run, images, logits)
+    return Predictions(found, found_run, images, logits, dataset.notes)
 
 
 def summarise_predictions(predictions: Predictions) -> Evaluation:
@@ -207,11 +215,13 @@ def _with_changes(
     data_dir: str | None,
     device: str | None,
     limit: int | None,
+    skip_bad_images: bool,
 ) -> Config:
     tree = config.model_dump()
     section = tree["data"]
     section["source"] = data or section["source"]
     section["dir"] = data_dir or section["dir"]
+    section["skip_bad_images"] = skip_bad_images or section["skip_bad_images"]
     limited = "limit_train" if split == "train" else "limit_val"
     if limit is not None:
         # A draw of fewer images is a part of the draw of more: none that was not trained on.
@@ -223,14 +233,11 @@ def _with_changes(
     return build_config({**tree, "device": device or "auto"})
 
 
-def _images(
-    config: Config, checkpoint: Checkpoint, split: Split, progress: Progress | None
-) -> ImageSet:
+def _dataset(config: Config, checkpoint: Checkpoint, progress: Progress | None) -> Dataset:
     dataset = load_dataset(config.data, progress)
     if dataset.class_names != checkpoint.class_names:
         raise DataError(
             f"{checkpoint.path} knows the classes {', '.join(checkpoint.class_names)}; "
             f"{config.data.source} has {', '.join(dataset.class_names)}."
         )
-    splits = choose_splits(dataset, config.data, config.seed)
-    return splits.train if split == "train" else splits.val
+    return dataset

@@ -40,6 +40,7 @@ def evaluate(
     data: options.RunData = None,
     data_dir: options.DataDir = None,
     limit_val: options.LimitVal = None,
+    skip_bad_images: options.SkipBadImages = False,
     device: options.Device = None,
     out: options.Out = None,
     json: options.Json = False,
@@ -53,7 +54,8 @@ def evaluate(
     from cifar_cli.output.console import Bars, print_files, print_json, results
     from cifar_cli.output.figures.matrix import class_accuracy, confusion
     from cifar_cli.output.tables import class_table
-    from cifar_cli.rundir import SCHEMA_VERSION, write_json
+    from cifar_cli.rundir import SCHEMA_VERSION
+    from cifar_cli.storage import write_json
 
     with Bars(quiet) as bars:
         predictions = predict(
@@ -65,8 +67,10 @@ def evaluate(
             data_dir=str(data_dir) if data_dir else None,
             device=device,
             limit=limit_val,
+            skip_bad_images=skip_bad_images,
             progress=bars.update,
         )
+        bars.say(predictions.notes)
     found: Evaluation = summarise_predictions(predictions)
     folder = out or (predictions.run.path / "eval" if predictions.run else None)
     report: dict[str, Any] = {

@@ -21,6 +21,7 @@ def find_lr(
     data: options.Data = None,
     data_dir: options.DataDir = None,
     limit_train: options.LimitTrain = None,
+    skip_bad_images: options.SkipBadImages = False,
     recipe: options.Recipe = "baseline",
     config: options.ConfigFile = None,
     set_: options.Set = None,
@@ -41,6 +42,7 @@ def find_lr(
         data,
         data__dir=data_dir,
         data__limit_train=limit_train,
+        data__skip_bad_images=skip_bad_images or None,
         device=device,
         seed=seed,
     )
@@ -48,7 +50,8 @@ def find_lr(
     from cifar_cli.data import choose_splits, load_dataset
     from cifar_cli.output.console import Bars, print_files, print_json, results
     from cifar_cli.output.figures.curves import lr_range
-    from cifar_cli.rundir import SCHEMA_VERSION, write_csv, write_json
+    from cifar_cli.rundir import SCHEMA_VERSION
+    from cifar_cli.storage import write_csv, write_json
     from cifar_cli.training.lr_search import check_range, lr_range_test
     from cifar_cli.training.runtime import memory_errors, prepare_runtime, smaller_batch
 
@@ -56,6 +59,7 @@ def find_lr(
     place = prepare_runtime(settings)
     with Bars(quiet) as bars, memory_errors(smaller_batch(settings)):
         dataset = load_dataset(settings.data, bars.update)
+        bars.say(dataset.notes)
         curve = lr_range_test(
             settings,
             choose_splits(dataset, settings.data, settings.seed),

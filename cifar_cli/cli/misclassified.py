@@ -30,6 +30,7 @@ def misclassified(
     data: options.RunData = None,
     data_dir: options.DataDir = None,
     limit_val: options.LimitVal = None,
+    skip_bad_images: options.SkipBadImages = False,
     device: options.Device = None,
     out: options.Out = None,
     json: options.Json = False,
@@ -44,7 +45,8 @@ def misclassified(
     from cifar_cli.output.console import Bars, print_files, print_json, results
     from cifar_cli.output.figures.images import Caption, mistake_gallery
     from cifar_cli.output.tables import mistake_table
-    from cifar_cli.rundir import SCHEMA_VERSION, write_csv
+    from cifar_cli.rundir import SCHEMA_VERSION
+    from cifar_cli.storage import write_csv
 
     with Bars(quiet) as bars:
         found = predict(
@@ -55,8 +57,10 @@ def misclassified(
             data_dir=str(data_dir) if data_dir else None,
             device=device,
             limit=limit_val,
+            skip_bad_images=skip_bad_images,
             progress=bars.update,
         )
+        bars.say(found.notes)
     names = found.checkpoint.class_names
     mistakes = find_mistakes(found.logits, found.images.labels, found.images.indices, sort)
     shown = mistakes[:n]

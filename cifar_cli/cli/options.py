@@ -58,6 +58,15 @@ LimitVal = Annotated[
         rich_help_panel=IMAGES,
     ),
 ]
+SkipBadImages = Annotated[
+    bool,
+    typer.Option(
+        "--skip-bad-images",
+        help="Go on without the files in class folders that cannot be read as images; train lists "
+        "them in the run's skipped_images.csv.",
+        rich_help_panel=IMAGES,
+    ),
+]
 Recipe = Annotated[
     str,
     typer.Option(

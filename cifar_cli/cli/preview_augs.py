@@ -22,6 +22,7 @@ def preview_augs(
     ] = 0,
     data: options.Data = None,
     data_dir: options.DataDir = None,
+    skip_bad_images: options.SkipBadImages = False,
     recipe: options.Recipe = "baseline",
     config: options.ConfigFile = None,
     set_: options.Set = None,
@@ -35,7 +36,15 @@ def preview_augs(
     Leaves samples.png, samples_labelled.png, augmentations.png, and the augmented image itself
     in its own few pixels. Default folder: preview/.
     """
-    settings = options.resolve(recipe, config, set_, data, data__dir=data_dir, seed=seed)
+    settings = options.resolve(
+        recipe,
+        config,
+        set_,
+        data,
+        data__dir=data_dir,
+        data__skip_bad_images=skip_bad_images or None,
+        seed=seed,
+    )
     folder = out or Path("preview")
     from PIL import Image
 
@@ -43,10 +52,11 @@ def preview_augs(
     from cifar_cli.data.preview import preview
     from cifar_cli.output.console import Bars, print_files
     from cifar_cli.output.figures.images import augmentation_grid, sample_grid
-    from cifar_cli.rundir import atomic_file
+    from cifar_cli.storage import atomic_file
 
     with Bars(quiet) as bars:
         dataset = load_dataset(settings.data, bars.update)
+        bars.say(dataset.notes)
     seen = preview(dataset, settings, n, epoch, index)
     samples = seen.samples.numpy()
     rows = [seen.original, *seen.alone.values(), seen.trained_on]

@@ -57,7 +57,7 @@ def copy_recipe(
     """Copy a recipe into a file of your own, to change it."""
     from cifar_cli.config import recipe_text
     from cifar_cli.errors import ConfigError
-    from cifar_cli.rundir import write_text
+    from cifar_cli.storage import write_text
 
     text = recipe_text(name)
     if file.exists():

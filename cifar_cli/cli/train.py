@@ -89,10 +89,19 @@ def train(
             rich_help_panel=RUN,
         ),
     ] = False,
+    allow_changes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changes",
+            help="Let --resume go on although settings or images are not the run's own.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     data: options.Data = None,
     data_dir: options.DataDir = None,
     limit_train: options.LimitTrain = None,
     limit_val: options.LimitVal = None,
+    skip_bad_images: options.SkipBadImages = False,
     recipe: options.TrainRecipe = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
@@ -118,6 +127,7 @@ def train(
         data__dir=data_dir,
         data__limit_train=limit_train,
         data__limit_val=limit_val,
+        data__skip_bad_images=skip_bad_images or None,
         data__val_fraction=val_fraction,
         device=device,
         seed=seed,
@@ -139,7 +149,14 @@ def train(
     from cifar_cli.training.run import train as run_training
 
     with TrainDisplay(settings, quiet=quiet) as display:
-        result = run_training(settings, run_dir, name=name, resume=resume, observer=display)
+        result = run_training(
+            settings,
+            run_dir,
+            name=name,
+            resume=resume,
+            allow_changes=allow_changes,
+            observer=display,
+        )
     if json:
         print_json(
             {

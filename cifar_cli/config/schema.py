@@ -5,9 +5,12 @@ Defaults are the `baseline` recipe: the settings of the ERA V1 session-10 course
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from cifar_cli.errors import path_problem
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Triple = tuple[float, float, float]
@@ -36,16 +39,31 @@ class DataConfig(Section):
     """Share of the training images held out for validation; 0: validate on the test split."""
     image_size: int = Field(32, ge=16, le=512)
     """Side length in pixels; images of other sizes are resized to it once, when decoded."""
+    skip_bad_images: bool = False
+    """Leave out files in class folders that cannot be read as images; False: refuse to start."""
     mean: Triple = (0.491, 0.482, 0.447)
     """Per-channel mean, pixels scaled to 0..1."""
     std: Triple = (0.247, 0.244, 0.262)
     """Per-channel standard deviation, pixels scaled to 0..1."""
 
-    @model_validator(mode="after")
-    def _positive_std(self) -> DataConfig:
-        if min(self.std) <= 0:
-            raise ValueError("data.std must be positive in every channel")
-        return self
+    @field_validator("source", "dir")
+    @classmethod
+    def _is_path(cls, text: str | None) -> str | None:
+        problem = path_problem(text or "")
+        try:
+            Path(text or "").expanduser()
+        except (RuntimeError, ValueError) as error:
+            problem = problem or str(error)
+        if problem:
+            raise ValueError(f"no path: {problem}")
+        return text
+
+    @field_validator("std")
+    @classmethod
+    def _positive_std(cls, std: Triple) -> Triple:
+        if min(std) <= 0:
+            raise ValueError("must be positive in every channel")
+        return std
 
 
 class AugmentConfig(Section):
@@ -66,15 +84,19 @@ class AugmentConfig(Section):
     cutout_size: int = Field(8, ge=1)
     """Side of the hole in pixels."""
 
-    @model_validator(mode="after")
-    def _ordered_ranges(self) -> AugmentConfig:
-        low, high = self.crop_scale
-        if not 0 < low <= high <= 1:
-            raise ValueError("augment.crop_scale must be two ascending numbers in (0, 1]")
-        low, high = self.crop_ratio
-        if not 0 < low <= high:
-            raise ValueError("augment.crop_ratio must be two ascending positive numbers")
-        return self
+    @field_validator("crop_scale")
+    @classmethod
+    def _shares(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError("must be two ascending numbers in (0, 1]")
+        return scale
+
+    @field_validator("crop_ratio")
+    @classmethod
+    def _ratios(cls, ratio: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < ratio[0] <= ratio[1]:
+            raise ValueError("must be two ascending positive numbers")
+        return ratio
 
 
 class ModelConfig(Section):
@@ -117,6 +139,8 @@ class TrainConfig(Section):
     """Passes over the training images."""
     batch_size: int = Field(512, ge=1, le=65_536)
     """Images a step; the last, smaller batch of an epoch is kept."""
+    save_minutes: float = Field(5.0, gt=0)
+    """Save in the middle of an epoch too, this often; it takes less than a second."""
 
 
 class RuntimeConfig(Section):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cifar_cli.config import AugmentConfig
 from cifar_cli.data.augment_tensor import fill_colour
-from cifar_cli.errors import ConfigError
+from cifar_cli.errors import ConfigError, DataError
 
 # Importing Albumentations would otherwise ask the network for a newer version.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -53,7 +53,11 @@ class AlbumentationsAugment:
         )
 
     def __call__(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
-        """Augment uint8 (B, H, W, 3) images whose dataset positions are `indices`, int64 (B,)."""
+        """Augment uint8 (B, H, W, 3) images whose dataset positions are `indices`, int64 (B,).
+
+        Raises:
+            DataError: Albumentations failed at an image, which is named by its position.
+        """
         pixels = images.numpy()
         augmented = np.empty_like(pixels)
         for row, index in enumerate(indices.tolist()):
@@ -62,7 +66,14 @@ class AlbumentationsAugment:
                 np.random.default_rng(key),
                 random.Random(self.seed << 96 | epoch << 64 | index),
             )
-            augmented[row] = self.transform(image=pixels[row])["image"]
+            try:
+                augmented[row] = self.transform(image=pixels[row])["image"]
+            except Exception as error:
+                raise DataError(
+                    f"Training image {index} cannot be augmented in epoch {epoch}: "
+                    f"{type(error).__name__}: {error}. Look at it with: cifar-resnet preview-augs "
+                    f"--epoch {epoch} --index {index}"
+                ) from error
         return torch.from_numpy(augmented)
 
 

@@ -17,18 +17,20 @@ import numpy as np
 import platformdirs
 import torch
 
-from cifar_cli.data.types import Dataset, ImageSet
-from cifar_cli.rundir import atomic_file
+from cifar_cli.data.types import BadImage, Dataset, ImageSet
+from cifar_cli.errors import ConfigError
+from cifar_cli.storage import atomic_file
 
-FORMAT = 1
+FORMAT = 2
 
 
 def home(data_dir: str | None) -> Path:
     """Folder of downloads and caches: `data_dir`, CIFAR_RESNET_HOME, or the platform's own."""
     chosen = data_dir or os.environ.get("CIFAR_RESNET_HOME")
-    return (
-        Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("cifar-resnet"))
-    )
+    try:
+        return Path(chosen or platformdirs.user_cache_dir("cifar-resnet")).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"CIFAR_RESNET_HOME {chosen!r}: {error} Name a folder.") from error
 
 
 def cached(folder: Path, key: str, decode: Callable[[], Dataset]) -> Dataset:
@@ -55,13 +57,27 @@ def _read(path: Path) -> Dataset | None:
                     for s in ("train", "test")
                 )
             ]
-        return Dataset(about["name"], tuple(about["class_names"]), splits[0], splits[1])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return Dataset(
+            about["name"],
+            tuple(about["class_names"]),
+            splits[0],
+            splits[1],
+            notes=tuple(about["notes"]),
+            skipped=tuple(BadImage(*fields) for fields in about["skipped"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         return None  # absent or damaged: the source decides
 
 
 def _write(path: Path, dataset: Dataset) -> None:
-    about = json.dumps({"name": dataset.name, "class_names": dataset.class_names})
+    about = json.dumps(
+        {
+            "name": dataset.name,
+            "class_names": dataset.class_names,
+            "notes": dataset.notes,
+            "skipped": dataset.skipped,
+        }
+    )
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,

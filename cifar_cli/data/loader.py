@@ -15,6 +15,7 @@ from cifar_cli.config import Config
 from cifar_cli.data.augment_tensor import TensorAugment
 from cifar_cli.data.keyed import epoch_order
 from cifar_cli.data.types import ImageSet
+from cifar_cli.errors import CifarError, OutOfMemoryError
 
 
 class Augment(Protocol):
@@ -83,9 +84,10 @@ class TrainLoader:
     def _augmented(self, batches: tuple[Tensor, ...], epoch: int) -> Iterator[Tensor]:
         job = _AugmentJob(self.images, self.augment, batches, epoch)
         if self.workers == 0 or not batches:
-            yield from (job[number] for number in range(len(batches)))
+            for number in range(len(batches)):
+                yield _batch(job[number])
             return
-        yield from DataLoader(
+        results = DataLoader(
             job,
             batch_size=None,
             num_workers=min(self.workers, len(batches)),
@@ -94,10 +96,23 @@ class TrainLoader:
             # Workers must not draw from the generator that training draws from.
             generator=torch.Generator(),
         )
+        try:
+            for result in results:
+                yield _batch(result)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise OutOfMemoryError(
+                f"A loader process was killed, as the system does where memory runs out ({error}). "
+                "Try --set data.workers=0."
+            ) from error
 
 
-class _AugmentJob(Dataset[Tensor]):
-    """Batch number to augmented batch, in this process or in a worker."""
+class _AugmentJob(Dataset[Tensor | CifarError]):
+    """Batch number to augmented batch, in this process or in a worker.
+
+    What goes wrong is handed over as a value: a worker's exceptions arrive as text.
+    """
 
     def __init__(
         self, images: ImageSet, augment: Augment, batches: tuple[Tensor, ...], epoch: int
@@ -107,11 +122,20 @@ class _AugmentJob(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> Tensor:
+    def __getitem__(self, number: int) -> Tensor | CifarError:
         rows = self.batches[number]
         # index_select copies whole images; plain indexing goes byte by byte.
         pixels = self.images.images.index_select(0, rows)
-        return self.augment(pixels, self.images.indices[rows], self.epoch)
+        try:
+            return self.augment(pixels, self.images.indices[rows], self.epoch)
+        except CifarError as error:
+            return error
+
+
+def _batch(result: Tensor | CifarError) -> Tensor:
+    if isinstance(result, CifarError):
+        raise result
+    return result
 
 
 def _start_worker(_: int) -> None:

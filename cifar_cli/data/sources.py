@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -35,6 +37,16 @@ class Splits:
     val_is_test: bool
     """Whether the validation images are the test split, as in the course project."""
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over classes, images, labels and positions: whether a run's data are the same."""
+        digest = hashlib.sha256(repr(self.class_names).encode())
+        for part in (self.train, self.val):
+            for tensor in (part.images, part.labels, part.indices):
+                digest.update(repr(tensor.shape).encode())
+                digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()
+
 
 def load_dataset(config: DataConfig, progress: Progress | None = None) -> Dataset:
     """Load all images that `config.source` names.
@@ -59,7 +71,7 @@ def load_dataset(config: DataConfig, progress: Progress | None = None) -> Datase
         _need_32_pixels(config)
         return load_batches(path, cache)
     if is_folder_dataset(path):
-        return load_folder(path, config.image_size, cache, progress)
+        return load_folder(path, config.image_size, cache, progress, config.skip_bad_images)
     raise _no_images(source)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -33,6 +34,16 @@ class ImageSet:
         return ImageSet(self.images[rows], self.labels[rows], self.indices[rows])
 
 
+class BadImage(NamedTuple):
+    """A file that cannot be read as an image."""
+
+    split: str
+    """`train` or `test`."""
+    path: str
+    """Relative to the data folder."""
+    reason: str
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A train and a test split over the same classes."""
@@ -41,3 +52,7 @@ class Dataset:
     class_names: tuple[str, ...]
     train: ImageSet
     test: ImageSet
+    notes: tuple[str, ...] = ()
+    """What the user should know of how the images were read, a sentence each."""
+    skipped: tuple[BadImage, ...] = ()
+    """Files that are left out because they cannot be read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -70,6 +70,7 @@ class Bars:
 
     def __init__(self, quiet: bool = False) -> None:
         console = remarks()
+        self.quiet = quiet
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -97,6 +98,12 @@ class Bars:
             self.tasks[what] = self.progress.add_task(what, total=total, completed=done, note="")
         self.progress.update(self.tasks[what], completed=done, total=total, note=note)
 
+    def say(self, texts: Iterable[str]) -> None:
+        """Print remarks, above the bars."""
+        if not self.quiet:
+            for text in texts:
+                self.progress.console.print(text, soft_wrap=True, markup=False)
+
     def remove(self, what: str) -> None:
         """Take a bar away."""
         if what in self.tasks:
@@ -107,9 +114,8 @@ class TrainDisplay(Observer):
     """Shows training: bars and epoch lines on a terminal, one plain line an epoch elsewhere."""
 
     def __init__(self, config: Config, quiet: bool = False) -> None:
-        self.config, self.quiet = config, quiet
+        self.config = config
         self.bars = Bars(quiet)
-        self.console = self.bars.progress.console
         self.images = self.steps = self.first_step = 0
         self.shown = 0.0
         self.began: float | None = None
@@ -132,8 +138,7 @@ class TrainDisplay(Observer):
 
     def message(self, text: str) -> None:
         """Print a remark."""
-        if not self.quiet:
-            self.console.print(text, soft_wrap=True, markup=False)
+        self.bars.say([text])
 
     def started(self, run: RunDir, config: Config, images: int, steps: int, epoch: int) -> None:
         """Say what begins."""

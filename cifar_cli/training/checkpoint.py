@@ -1,30 +1,38 @@
-"""Checkpoints: tensors and plain values in one file, checked when written and when read.
+"""Checkpoints: tensors and plain values in one file, checked before it is read.
 
 A file is written beside its name, synced and renamed; what it replaces stays as
-`previous.pt`, so that no single damaged file ends a run.
+`previous.pt`, so that no single damaged file ends a run. It is what `torch.save` writes, a zip
+archive, whose comment holds a SHA-256 of all bytes before it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import re
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cifar_cli.config import Config
 from cifar_cli.config.loading import build_config
 from cifar_cli.errors import CheckpointError, CifarError
-from cifar_cli.rundir import EpochRecord, atomic_file
+from cifar_cli.rundir import EpochRecord
+from cifar_cli.storage import write_bytes
 from cifar_cli.training.runtime import restore_rng, rng_state
 from cifar_cli.training.trainer import TrainState
 
 FORMAT = "cifar-resnet checkpoint"
-VERSION = 1
+VERSION = 2
+PREVIOUS = "previous.pt"
+# The end record of a zip archive; its last two bytes are the length of the comment that follows.
+_END, _END_BYTES = b"PK\5\6", 22
+# What torch.compile and data parallelism put before the names of weights.
+_PREFIX = re.compile(r"^(?:_orig_mod\.|module\.)+")
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,8 @@ class Checkpoint:
     config: Config
     class_names: tuple[str, ...]
     weights: dict[str, Tensor]
+    data: str
+    """Fingerprint of the images that it was trained and validated on."""
     training: dict[str, Any] | None
     """Optimiser, position, history and generators; None in a file of weights alone."""
 
@@ -44,6 +54,7 @@ def save_checkpoint(
     state: TrainState,
     config: Config,
     class_names: tuple[str, ...],
+    data: str,
     *,
     weights_only: bool = False,
 ) -> None:
@@ -58,6 +69,7 @@ def save_checkpoint(
         "version": VERSION,
         "config": config.model_dump(mode="json"),
         "class_names": list(class_names),
+        "data": data,
         "weights": {name: t.detach().cpu() for name, t in state.model.state_dict().items()},
         "training": None,
     }
@@ -72,12 +84,10 @@ def save_checkpoint(
             "history": [asdict(record) for record in state.history],
             "rng": rng_state(device),
         }
-    content["checksum"] = _checksum(content)
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    keep = path.with_name("previous.pt") if path.name == "last.pt" else None
-    with atomic_file(path, keep) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    keep = path.with_name(PREVIOUS) if path.name == "last.pt" else None
+    write_bytes(path, seal(buffer.getvalue()), keep)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -87,39 +97,43 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: Missing, damaged, of another program, or of a newer version.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch thinks of other programs' files
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        file = path.read_bytes()
     except FileNotFoundError:
         raise CheckpointError(f"There is no checkpoint {path}.") from None
-    except Exception as error:  # damaged bytes make an unpickler raise anything
+    except OSError as error:
+        raise CheckpointError(f"Cannot read {path}: {error.strerror}.") from error
+    if not _seal_fits(file):
         raise CheckpointError(
-            f"{path} is damaged or not a checkpoint of this program. "
-            "Use another one (checkpoints/previous.pt, checkpoints/best.pt) or train anew."
-        ) from error
+            f"{path} is damaged: its checksum does not fit. {_others(path)}"
+            if file
+            else f"{path} is empty. {_others(path)}"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch thinks of other programs' files
+            content = torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
+    except Exception as error:  # foreign bytes make an unpickler raise anything
+        raise CheckpointError(f"{path} is not a checkpoint of cifar-resnet.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of cifar-resnet.")
     if content.get("version") != VERSION:
         raise CheckpointError(
             f"{path} has version {content.get('version')}; this program reads version {VERSION}. "
-            "Update cifar-resnet."
-        )
-    if content.pop("checksum", None) != _checksum(content):
-        raise CheckpointError(
-            f"{path} is damaged: its checksum does not fit. Use checkpoints/previous.pt or "
-            "checkpoints/best.pt, or train anew."
+            "Use the version of cifar-resnet that wrote it, or the newest one."
         )
     try:
-        config = build_config(content["config"])
+        return Checkpoint(
+            path,
+            build_config(content["config"]),
+            tuple(content["class_names"]),
+            {_PREFIX.sub("", name): tensor for name, tensor in content["weights"].items()},
+            content["data"],
+            content["training"],
+        )
     except CifarError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return Checkpoint(
-        path,
-        config,
-        tuple(content["class_names"]),
-        content["weights"],
-        content["training"],
-    )
+    except (KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path} lacks a part of a checkpoint: {error}.") from error
 
 
 def load_newest(path: Path) -> Checkpoint | None:
@@ -129,7 +143,7 @@ def load_newest(path: Path) -> Checkpoint | None:
         CheckpointError: Files are there, and all are damaged.
     """
     failure: CheckpointError | None = None
-    for candidate in (path, path.with_name("previous.pt")):
+    for candidate in (path, path.with_name(PREVIOUS)):
         if candidate.is_file():
             try:
                 return load_checkpoint(candidate)
@@ -156,43 +170,57 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
     state.seconds = training["seconds"]
     state.losses = list(training["losses"].to(device))
     state.correct = torch.tensor(training["correct"], device=device)
-    state.history = [EpochRecord(**record) for record in training["history"]]
+    state.history = history_of(training)
     restore_rng(training["rng"], device)
 
 
-def load_weights(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
+def history_of(training: dict[str, Any]) -> list[EpochRecord]:
+    """The epochs that a checkpoint's `training` part tells of."""
+    return [EpochRecord(**record) for record in training["history"]]
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Copy a checkpoint's weights into `model`.
 
     Raises:
-        CheckpointError: They belong to another network.
+        CheckpointError: They belong to another network; the first that differ are named.
     """
-    try:
-        model.load_state_dict(checkpoint.weights)
-    except RuntimeError as error:
+    own, found = model.state_dict(), checkpoint.weights
+    differing = [
+        f"{name} is {_shape(found.get(name))} in the file, {_shape(own.get(name))} in the network"
+        for name in dict.fromkeys([*own, *found])
+        if _shape(own.get(name)) != _shape(found.get(name))
+    ]
+    if differing:
+        more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise CheckpointError(
-            f"{checkpoint.path} belongs to another network: {str(error).splitlines()[-1].strip()}"
-        ) from error
+            f"{checkpoint.path} belongs to another network: {'; '.join(differing[:3])}{more}."
+        )
+    model.load_state_dict(found)
 
 
-def _checksum(value: Any) -> str:
-    """SHA-256 over names, types and bytes of everything in a tree of plain values and tensors."""
-    digest = hashlib.sha256()
-    _update(digest, value)
-    return digest.hexdigest()
+def seal(file: bytes) -> bytes:
+    """Add a SHA-256 of all bytes to a file of `torch.save`, as the comment of its archive."""
+    assert file[-_END_BYTES:][:4] == _END
+    digest = hashlib.sha256
+    file = file[:-2] + digest().digest_size.to_bytes(2, "little")
+    return file + digest(file).digest()
 
 
-def _update(digest: Any, value: Any) -> None:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            digest.update(f"{type(key).__name__} {key}:".encode())
-            _update(digest, item)
-    elif isinstance(value, list | tuple):
-        digest.update(f"[{len(value)}]".encode())
-        for item in value:
-            _update(digest, item)
-    elif isinstance(value, Tensor):
-        plain = value.detach().cpu().contiguous()
-        digest.update(f"{plain.dtype}{tuple(plain.shape)}".encode())
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
-    else:
-        digest.update(f"{type(value).__name__} {value!r};".encode())
+def _seal_fits(file: bytes) -> bool:
+    """Whether a file is as it was written; one that `torch.save` wrote anew has no seal."""
+    size = hashlib.sha256().digest_size
+    body, found = file[:-size], file[-size:]
+    if body[-_END_BYTES:][:4] == _END and body[-2:] == size.to_bytes(2, "little"):
+        return hashlib.sha256(body).digest() == found
+    return file[-_END_BYTES:][:4] == _END and file[-2:] == b"\0\0"
+
+
+def _others(path: Path) -> str:
+    there = [p for name in ("last.pt", "best.pt", PREVIOUS) if (p := path.with_name(name)) != path]
+    found = [str(p) for p in there if p.is_file()]
+    return f"Use {' or '.join(found)} with --checkpoint, or train anew." if found else "Train anew."
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else "x".join(map(str, tensor.shape)) or "a number"

@@ -5,20 +5,30 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from cifar_cli.config import Config
-from cifar_cli.config.loading import config_yaml, flat_settings
+from cifar_cli.config.loading import config_yaml
 from cifar_cli.data import Splits, choose_splits, load_dataset
 from cifar_cli.data.loader import TrainLoader
-from cifar_cli.errors import CifarError, ConfigError, Interrupted
+from cifar_cli.data.types import BadImage
+from cifar_cli.errors import CheckpointError, CifarError, Interrupted, nearest_hint
 from cifar_cli.models import build_model
-from cifar_cli.rundir import EpochRecord, RunDir, create_run, run_path, write_text
-from cifar_cli.training.checkpoint import Checkpoint, load_newest, restore, save_checkpoint
+from cifar_cli.rundir import EpochRecord, RunDir, create_run, known_runs, run_path
+from cifar_cli.storage import check_place, write_csv, write_text
+from cifar_cli.training.checkpoint import (
+    Checkpoint,
+    history_of,
+    load_newest,
+    restore,
+    save_checkpoint,
+)
 from cifar_cli.training.observer import Observer
 from cifar_cli.training.optim import build_optimizer
+from cifar_cli.training.resume import changed_images, moves_the_steps, resumed_settings
 from cifar_cli.training.runtime import (
     StopSignal,
     describe_environment,
@@ -29,8 +39,6 @@ from cifar_cli.training.runtime import (
 )
 from cifar_cli.training.trainer import TrainState, train_epochs
 
-# How a run is carried on may change at a resume; what it computes may not.
-FREE_TO_CHANGE = {"data.dir", "data.source", "data.workers", "device", "runtime"}
 # The estimate leaves out the first step, in which memory is set up and kernels are chosen.
 ESTIMATE_STEPS = 3
 
@@ -54,6 +62,7 @@ def train(
     *,
     name: str | None = None,
     resume: bool = False,
+    allow_changes: bool = False,
     observer: Observer | None = None,
 ) -> TrainResult:
     """Train as `config` says, and leave a run directory.
@@ -63,6 +72,7 @@ def train(
         run_dir: The run directory; None makes one under `runs/`.
         name: The name under `runs/`; None takes the date and time.
         resume: Go on with the run in `run_dir`, where there is one.
+        allow_changes: Resume also with other settings, or other images, than the run's own.
         observer: Told of progress; None: nobody is.
 
     Raises:
@@ -70,30 +80,44 @@ def train(
     """
     observer = observer or Observer()
     device = prepare_runtime(config)
-    target = _target(run_dir, name)
-    checkpoint = load_newest(RunDir(target).last) if resume else None
+    target = _target(run_dir, name, resume)
+    run = RunDir(target)
+    checkpoint = load_newest(run.last) if resume else None
+    changed: list[str] = []
     if checkpoint:
-        config = _same_settings(config, checkpoint)
-        if checkpoint.path != RunDir(target).last:
+        if checkpoint.path != run.last:
             observer.message(f"last.pt is missing or damaged; going on from {checkpoint.path}.")
+        config, changed = resumed_settings(config, checkpoint, allow_changes)
+        if done := _finished(run, checkpoint, config):
+            observer.message(f"{target} is complete; nothing is left to do.")
+            return done
     elif resume:
         observer.message(f"Nothing to resume in {target}: starting fresh.")
+    check_place(target)
     with memory_errors(smaller_batch(config)):
         dataset = load_dataset(config.data, observer.progress)
+        for note in dataset.notes:
+            observer.message(note)
         splits = choose_splits(dataset, config.data, config.seed)
-        if checkpoint and checkpoint.class_names != splits.class_names:
-            raise ConfigError(
-                f"{target} was trained on the classes {', '.join(checkpoint.class_names)}; "
-                f"the data has {', '.join(splits.class_names)}."
-            )
         if config.optim.max_lr == "auto":
             config = _with_found_lr(config, splits, device, observer)
         loader = TrainLoader(splits.train, config, device)
         state = _fresh_state(config, len(splits.class_names), device)
         if checkpoint:
             restore(state, checkpoint)
-    run = RunDir(target) if checkpoint else create_run(target)
-    return _train_in(run, state, loader, splits, config, observer)
+            changed += changed_images(splits, checkpoint, allow_changes)
+    if changed:
+        observer.message(f"Going on with changes: {'; '.join(changed)}.")
+        if state.step and moves_the_steps(changed):
+            observer.message(f"Epoch {state.epoch} starts again from its first step.")
+            state.restart_epoch()
+    # A run that was killed before its first checkpoint is begun again where it lies.
+    run = run if checkpoint or (resume and run.started) else create_run(target)
+    with run.locked():
+        if dataset.skipped:
+            skipped = [image._asdict() for image in dataset.skipped]
+            write_csv(run.path / "skipped_images.csv", list(BadImage._fields), skipped)
+        return _train_in(run, state, loader, splits, config, observer)
 
 
 def _train_in(
@@ -114,35 +138,42 @@ def _train_in(
         observer.message("The test split is used for validation; the last epoch is the headline.")
     stop = StopSignal(lambda: observer.message("Stopping after this step …"))
     clock = _Clock(state, loader.steps, config.train.epochs, observer)
+    save = partial(
+        save_checkpoint,
+        state=state,
+        config=config,
+        class_names=splits.class_names,
+        data=splits.fingerprint,
+    )
+    saved = time.monotonic()
+    best = state.best_accuracy
+
+    def pause() -> bool:
+        return stop() or time.monotonic() - saved > 60 * config.train.save_minutes
+
     try:
         with stop.listening(), memory_errors(smaller_batch(config)):
-            epochs = train_epochs(
-                state, loader, splits.val, config, stop=stop, on_step=clock.stepped
-            )
-            best = state.best_accuracy
-            for record, steps in epochs:
+            for ended in train_epochs(
+                state, loader, splits.val, config, pause=pause, on_step=clock.stepped
+            ):
                 # last.pt comes after what goes with it: a run that is killed in between does the
                 # epoch once more, and writes all of it again.
-                if record.val_accuracy > best:
-                    best = record.val_accuracy
-                    save_checkpoint(run.best, state, config, splits.class_names, weights_only=True)
-                run.append_steps(steps)
-                save_checkpoint(run.last, state, config, splits.class_names)
-                run.write_metrics(state.history)
-                run.write_status(
-                    "running", epochs_completed=record.epoch, epochs=config.train.epochs
-                )
-                run.log("epoch", **record.__dict__)
-                observer.epoch_ended(record)
-                if stop():
-                    break
-            if stop.number is not None and state.epoch <= config.train.epochs:
-                save_checkpoint(run.last, state, config, splits.class_names)
-                raise Interrupted(
-                    f"Stopped in epoch {state.epoch} after step {state.step}; everything is saved. "
-                    f"Go on with: cifar-resnet train --resume --run-dir {run.path}",
-                    stop.number,
-                )
+                if ended:
+                    record, steps = ended
+                    if record.val_accuracy > best:
+                        best = record.val_accuracy
+                        save(run.best, weights_only=True)
+                    run.append_steps(steps)
+                save(run.last)
+                saved = time.monotonic()
+                if ended:
+                    _report(run, record, state, config, observer)
+                if stop.number is not None and state.epoch <= config.train.epochs:
+                    raise Interrupted(
+                        f"Stopped in epoch {state.epoch} after step {state.step}; everything is "
+                        f"saved. Go on with: cifar-resnet train --resume --run-dir {run.path}",
+                        stop.number,
+                    )
     except BaseException as error:
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
         _note_end(run, "interrupted" if stopped else "failed", state, error)
@@ -150,17 +181,18 @@ def _train_in(
     return _finish(run, state, splits)
 
 
+def _report(
+    run: RunDir, record: EpochRecord, state: TrainState, config: Config, observer: Observer
+) -> None:
+    """Tell of an epoch that is saved, in the run's files and outside."""
+    run.write_metrics(state.history)
+    run.write_status("running", epochs_completed=record.epoch, epochs=config.train.epochs)
+    run.log("epoch", **record.__dict__)
+    observer.epoch_ended(record)
+
+
 def _finish(run: RunDir, state: TrainState, splits: Splits) -> TrainResult:
-    final = state.history[-1]
-    result = TrainResult(
-        run_dir=run.path,
-        epochs_completed=final.epoch,
-        val_accuracy=final.val_accuracy,
-        val_loss=final.val_loss,
-        best_val_accuracy=state.best_accuracy,
-        train_seconds=sum(record.seconds for record in state.history),
-        history=tuple(state.history),
-    )
+    result = _result(run, state.history)
     run.write_result(
         {
             "epochs_completed": result.epochs_completed,
@@ -173,9 +205,33 @@ def _finish(run: RunDir, state: TrainState, splits: Splits) -> TrainResult:
             "val_images": len(splits.val),
         }
     )
-    run.write_status("completed", epochs_completed=final.epoch, epochs=final.epoch)
-    run.log("completed", val_accuracy=final.val_accuracy)
+    epochs = result.epochs_completed
+    run.write_status("completed", epochs_completed=epochs, epochs=epochs)
+    run.log("completed", val_accuracy=result.val_accuracy)
     return result
+
+
+def _result(run: RunDir, history: list[EpochRecord]) -> TrainResult:
+    final = history[-1]
+    return TrainResult(
+        run_dir=run.path,
+        epochs_completed=final.epoch,
+        val_accuracy=final.val_accuracy,
+        val_loss=final.val_loss,
+        best_val_accuracy=max(record.val_accuracy for record in history),
+        train_seconds=sum(record.seconds for record in history),
+        history=tuple(history),
+    )
+
+
+def _finished(run: RunDir, checkpoint: Checkpoint, config: Config) -> TrainResult | None:
+    """The result of a run with nothing left to do; None for others."""
+    training = checkpoint.training
+    same_network = checkpoint.config.model == config.model
+    if training and same_network and run.result.is_file():
+        history = history_of(training)
+        return _result(run, history) if len(history) >= config.train.epochs else None
+    return None
 
 
 def _note_end(run: RunDir, how: str, state: TrainState, error: BaseException) -> None:
@@ -188,36 +244,18 @@ def _note_end(run: RunDir, how: str, state: TrainState, error: BaseException) ->
         return
 
 
-def _target(run_dir: str | os.PathLike[str] | None, name: str | None) -> Path:
+def _target(run_dir: str | os.PathLike[str] | None, name: str | None, resume: bool) -> Path:
     if run_dir is not None:
         return Path(run_dir)
-    return run_path(name or time.strftime("%Y%m%d-%H%M%S"))
-
-
-def _same_settings(config: Config, checkpoint: Checkpoint) -> Config:
-    """The run's own configuration, with what may change taken from the new one.
-
-    Raises:
-        ConfigError: Something that decides the result would change.
-    """
-    old = checkpoint.config
-    if config.optim.max_lr == "auto":
-        found = config.optim.model_copy(update={"max_lr": old.optim.max_lr})
-        config = config.model_copy(update={"optim": found})
-    before, now = flat_settings(old), flat_settings(config)
-    changed = [
-        f"{key} {before[key]!r} → {now[key]!r}"
-        for key in before
-        if before[key] != now[key]
-        and key not in FREE_TO_CHANGE
-        and key.split(".")[0] not in FREE_TO_CHANGE
-    ]
-    if changed:
-        raise ConfigError(
-            f"--resume goes on with the settings of {checkpoint.path.parent.parent}, but these "
-            f"differ: {'; '.join(changed)}. Leave them out, or start a new run."
+    target = run_path(name or time.strftime("%Y%m%d-%H%M%S"))
+    # A place may be new, but a name that is to be resumed and is not among the others is a slip.
+    if resume and name and not target.exists() and (others := known_runs()):
+        names = [path.name for path in others]
+        raise CheckpointError(
+            f"--resume --name {name}: there is no such run{nearest_hint(name, names)}. Runs here: "
+            f"{', '.join(names[-8:])}. To start a new one, leave out --resume."
         )
-    return config
+    return target
 
 
 def _fresh_state(config: Config, num_classes: int, device: torch.device) -> TrainState:

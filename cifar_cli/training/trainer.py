@@ -45,6 +45,10 @@ class TrainState:
         """Highest validation accuracy so far; -1 before the first epoch's end."""
         return max((record.val_accuracy for record in self.history), default=-1.0)
 
+    def restart_epoch(self) -> None:
+        """Count the epoch at hand, or the one that comes next, from its first step."""
+        self.step, self.seconds, self.losses, self.correct = 0, 0.0, [], None
+
 
 def train_epochs(
     state: TrainState,
@@ -52,16 +56,16 @@ def train_epochs(
     val: ImageSet,
     config: Config,
     *,
-    stop: Callable[[], bool] = lambda: False,
+    pause: Callable[[], bool] = lambda: False,
     on_step: Callable[[int, int], None] = lambda epoch, step: None,
-) -> Iterator[tuple[EpochRecord, list[StepRecord]]]:
+) -> Iterator[tuple[EpochRecord, list[StepRecord]] | None]:
     """Train to the last epoch, yielding each epoch's record and steps as it ends.
 
-    Synchronises with a GPU once an epoch. Ends early, with `state` at the step reached, where
-    `stop()` turns true.
+    Where `pause()` is true after a step, None is yielded, with `state` at that step: the moment
+    to save it, or to end. Synchronises with a GPU once an epoch, and at a pause.
 
     Raises:
-        DivergedError: A loss is not finite.
+        DivergedError: A loss or a gradient is not finite.
     """
     device, total = loader.device, config.train.epochs * loader.steps
     forward = torch.compile(state.model) if config.runtime.compile else state.model
@@ -78,28 +82,40 @@ def train_epochs(
                 loss = F.cross_entropy(logits, labels)
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            loss = _checked(loss.detach(), state)
             state.optimizer.step()
-            _count(state, loss, logits, labels)
+            _count(state, loss, logits.detach(), labels)
             state.seconds = time.perf_counter() - started
             on_step(state.epoch, state.step)
-            if stop():
-                return
+            if pause():
+                _step_records(state, loader, config, total)  # all finite, or nothing is saved
+                yield None
         steps = _step_records(state, loader, config, total)
         record = _finish_epoch(state, steps, loader, val, config, started)
         state.history.append(record)
-        state.epoch, state.step, state.seconds = state.epoch + 1, 0, 0.0
-        state.losses, state.correct = [], None
+        state.epoch += 1
+        state.restart_epoch()
         yield record, steps
+
+
+def _checked(loss: Tensor, state: TrainState) -> Tensor:
+    """The loss, or NaN where a gradient is not finite; the weights have not been changed yet."""
+    gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    # On a CPU looking at a value is free; elsewhere the epoch's end is soon enough.
+    if loss.device.type == "cpu" and not (loss.isfinite() and norm.isfinite()):
+        lr = state.optimizer.param_groups[0]["lr"]
+        what = "A gradient" if loss.isfinite() else "The loss"
+        value = norm.item() if loss.isfinite() else loss.item()
+        raise _diverged(what, value, state.epoch, state.step + 1, lr)
+    return torch.where(norm.isfinite(), loss, torch.nan)
 
 
 def _count(state: TrainState, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
     state.step += 1
-    state.losses.append(loss.detach())
-    correct = (logits.detach().argmax(1) == labels).sum()
+    state.losses.append(loss)
+    correct = (logits.argmax(1) == labels).sum()
     state.correct = correct if state.correct is None else state.correct + correct
-    # On a CPU looking at a value is free; elsewhere the epoch's end is soon enough.
-    if loss.device.type == "cpu" and not math.isfinite(loss.item()):
-        raise _diverged(state.epoch, state.step, loss.item())
 
 
 def _step_records(
@@ -108,13 +124,15 @@ def _step_records(
     losses = torch.stack(state.losses).float().cpu().tolist()
     first = (state.epoch - 1) * loader.steps
     max_lr = float(config.optim.max_lr)
-    for number, loss in enumerate(losses, start=1):
-        if not math.isfinite(loss):
-            raise _diverged(state.epoch, number, loss)
-    return [
+    records = [
         StepRecord(step, one_cycle(step, total, max_lr, config.schedule).lr, loss)
         for step, loss in enumerate(losses, start=first)
     ]
+    for number, record in enumerate(records, start=1):
+        if not math.isfinite(record.train_loss):
+            what = "The loss or a gradient"
+            raise _diverged(what, record.train_loss, state.epoch, number, record.lr)
+    return records
 
 
 def _finish_epoch(
@@ -132,7 +150,8 @@ def _finish_epoch(
     assert state.correct is not None
     scores = score(predict_logits(state.model, val, config, loader.device), val.labels)
     if not math.isfinite(scores.loss):
-        raise _diverged(state.epoch, state.step, scores.loss)
+        what = "The validation loss"
+        raise _diverged(what, scores.loss, state.epoch, state.step, steps[-1].lr)
     return EpochRecord(
         epoch=state.epoch,
         train_loss=train_loss,
@@ -144,8 +163,8 @@ def _finish_epoch(
     )
 
 
-def _diverged(epoch: int, step: int, loss: float) -> DivergedError:
+def _diverged(what: str, value: float, epoch: int, step: int, lr: float) -> DivergedError:
     return DivergedError(
-        f"The loss became {loss} in epoch {epoch}, step {step}. Lower --max-lr (cifar-resnet "
-        "find-lr suggests one) or raise --div-factor, and start anew."
+        f"{what} became {value} in epoch {epoch}, step {step}, at LR {lr:.3g}. Lower --max-lr "
+        "(cifar-resnet find-lr suggests one) or raise --div-factor, and start anew."
     )

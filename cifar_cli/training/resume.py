@@ -1,0 +1,72 @@
+"""What a resumed run may change, and what must be as it was."""
+
+from __future__ import annotations
+
+from cifar_cli.config import Config
+from cifar_cli.config.loading import flat_settings
+from cifar_cli.data import Splits
+from cifar_cli.errors import ConfigError
+from cifar_cli.training.checkpoint import Checkpoint
+
+# How a run is carried on may change at a resume; what it computes may not.
+FREE_TO_CHANGE = (
+    "data.dir", "data.source", "data.workers", "device", "runtime.", "train.save_minutes"
+)  # fmt: skip
+# These decide the shapes of the weights, which tell more clearly what does not fit.
+SEEN_IN_THE_WEIGHTS = ("model.name", "model.width")
+# Where these change, a step no longer stands for the same images.
+MOVES_THE_STEPS = (
+    "the images",
+    "train.batch_size",
+    "data.limit_train",
+    "data.val_fraction",
+    "seed",
+)
+
+
+def resumed_settings(
+    config: Config, checkpoint: Checkpoint, allow_changes: bool
+) -> tuple[Config, list[str]]:
+    """The settings to go on with, and what of them differs from the run's own.
+
+    Raises:
+        ConfigError: Something that decides the result would change, and may not.
+    """
+    old = checkpoint.config
+    if config.optim.max_lr == "auto":
+        found = config.optim.model_copy(update={"max_lr": old.optim.max_lr})
+        config = config.model_copy(update={"optim": found})
+    before, now = flat_settings(old), flat_settings(config)
+    changed = [
+        f"{key} {before[key]!r} → {now[key]!r}"
+        for key in before
+        if before[key] != now[key] and not key.startswith((*FREE_TO_CHANGE, *SEEN_IN_THE_WEIGHTS))
+    ]
+    if changed and not allow_changes:
+        raise ConfigError(
+            f"--resume goes on with the settings of {checkpoint.path.parent.parent}, but these "
+            f"differ: {'; '.join(changed)}. Leave them out, start a new run, or add "
+            "--allow-changes."
+        )
+    return config, changed
+
+
+def changed_images(splits: Splits, checkpoint: Checkpoint, allow_changes: bool) -> list[str]:
+    """What differs about the images of a resumed run.
+
+    Raises:
+        ConfigError: They differ, and may not.
+    """
+    if splits.fingerprint == checkpoint.data:
+        return []
+    if not allow_changes:
+        raise ConfigError(
+            f"--resume: the images are not those that {checkpoint.path.parent.parent} was trained "
+            "on. Give it the same --data, start a new run, or add --allow-changes."
+        )
+    return ["the images"]
+
+
+def moves_the_steps(changed: list[str]) -> bool:
+    """Whether a step no longer stands for the same images, so that an epoch must start again."""
+    return any(text.startswith(MOVES_THE_STEPS) for text in changed)
