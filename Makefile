@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint types drift unit docs bench clean
+.PHONY: setup demo test lint types drift unit docs bench fuzz soak reliability clean
 
 setup: $(STAMP)
 
@@ -43,6 +43,19 @@ bench: setup
 	$(BIN)/python benchmarks/augmentation.py
 	$(BIN)/python benchmarks/train_throughput.py
 	$(BIN)/python benchmarks/peak_memory.py
+
+fuzz: setup
+	$(BIN)/python benchmarks/fuzz.py
+
+soak: setup
+	$(BIN)/python tests/soak.py
+
+reliability: setup
+	mkdir -p build
+	$(BIN)/python -m pytest -m fault --fault-report build/faults.json
+	$(BIN)/python tests/soak.py --out build/soak.json
+	$(BIN)/python benchmarks/fuzz.py --out build/fuzz.json
+	$(BIN)/python doc/generate_reliability.py --faults build/faults.json --soak build/soak.json --fuzz build/fuzz.json
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

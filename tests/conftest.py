@@ -143,3 +143,41 @@ def rows(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-report", type=Path, help="write the outcome of fault tests as JSON")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if path := config.getoption("--fault-report"):
+        config.pluginmanager.register(FaultReport(path))
+
+
+class FaultReport:
+    """Collects which tests injected which faults, and how they came out."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.numbers: dict[str, list[int]] = {}
+        self.outcomes: list[dict[str, Any]] = []
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            if numbers := [n for mark in item.iter_markers("fault") for n in mark.args]:
+                self.numbers[item.nodeid] = numbers
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        decides = report.when == "call" or (report.when == "setup" and not report.passed)
+        if decides and report.nodeid in self.numbers:
+            self.outcomes.append(
+                {
+                    "test": report.nodeid,
+                    "faults": self.numbers[report.nodeid],
+                    "outcome": report.outcome,
+                    "seconds": report.duration,
+                }
+            )
+
+    def pytest_sessionfinish(self) -> None:
+        self.path.write_text(json.dumps(self.outcomes, indent=1) + "\n", encoding="utf-8")

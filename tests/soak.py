@@ -17,15 +17,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from conftest import TINY_FLAGS, rows
-from faults.test_storage import same_run
+from conftest import rows
 from processes import Running
+from runs import FLAGS as TINY
+from runs import same_run
 
 from cifar_cli.rundir import RunDir
 from cifar_cli.training.checkpoint import load_checkpoint, load_newest
 
 EPOCHS = 100
-FLAGS = [*TINY_FLAGS, "--epochs", EPOCHS, "--set", "runtime.threads=1", "--quiet"]
+FLAGS = [*TINY, "--epochs", EPOCHS, "--quiet"]
 
 
 def position(run: RunDir) -> tuple[int, int]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import random
 import resource
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 import torch
 from conftest import TINY_FLAGS, Answer, rows, tiny_config
 from processes import Running
+from runs import FLAGS, Stop, StopAfterEpoch, hashes, interrupted, kept, same_run
 
 from cifar_cli import train
 from cifar_cli.errors import Interrupted
@@ -24,68 +23,7 @@ from cifar_cli.training.checkpoint import load_checkpoint, load_newest
 from cifar_cli.training.observer import Observer
 
 Cli = Callable[..., Answer]
-FLAGS = [*TINY_FLAGS, "--set", "runtime.threads=1"]
 OFTEN = ["--set", "train.save_minutes=1e-9"]
-
-
-class Stop(Observer):
-    """Interrupts this process after a step."""
-
-    def __init__(self, epoch: int, step: int) -> None:
-        self.at = (epoch, step)
-
-    def stepped(self, epoch: int, step: int) -> None:
-        if (epoch, step) == self.at:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-def interrupted(path: Path | str, **changes: object) -> RunDir:
-    """A run of three epochs that was stopped in its second."""
-    with pytest.raises(Interrupted):
-        train(tiny_config(train__epochs=3, **changes), path, observer=Stop(2, 2))
-    return RunDir(Path(path))
-
-
-def hashes(run: RunDir) -> dict[str, str]:
-    """What the checkpoints hold, by name."""
-    folder = run.last.parent
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
-
-
-def kept(run: RunDir, before: dict[str, str]) -> bool:
-    """Whether the newest and the best checkpoint are as they were, and nothing else lies there."""
-    now = hashes(run)
-    same = all(now[name] == before[name] for name in ("last.pt", "best.pt"))
-    return same and set(now) <= {"last.pt", "best.pt", "previous.pt"}
-
-
-def equal(one: object, two: object) -> bool:
-    """Compare trees of plain values and tensors to the bit, times left out."""
-    if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor):
-        return torch.equal(one, two)
-    if isinstance(one, dict) and isinstance(two, dict):
-        return one.keys() == two.keys() and all(
-            equal(one[key], two[key]) for key in one if key != "seconds"
-        )
-    if isinstance(one, list | tuple) and isinstance(two, list | tuple):
-        return len(one) == len(two) and all(map(equal, one, two))
-    return one == two
-
-
-def same_run(one: RunDir, two: RunDir) -> bool:
-    """Weights, optimiser, generators, history, LR trace and metrics, to the bit."""
-    first, second = (load_checkpoint(run.last) for run in (one, two))
-    without = [
-        [{k: v for k, v in row.items() if k != "seconds"} for row in rows(run.path / "metrics.csv")]
-        for run in (one, two)
-    ]
-    return (
-        equal(first.weights, second.weights)
-        and equal(first.training, second.training)
-        and equal(load_checkpoint(one.best).weights, load_checkpoint(two.best).weights)
-        and (one.path / "steps.csv").read_bytes() == (two.path / "steps.csv").read_bytes()
-        and without[0] == without[1]
-    )
 
 
 @pytest.mark.fault(1)
@@ -320,13 +258,3 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(
     answer = cli("train", "--resume", "--run-dir", "a", "--set", f"data.workers={after}")
     assert answer.code == 0, answer.err
     assert same_run(RunDir(whole.run_dir), RunDir(Path("a")))
-
-
-class StopAfterEpoch(Stop):
-    """Interrupts this process when an epoch is saved."""
-
-    def __init__(self, epoch: int) -> None:
-        super().__init__(epoch, -1)
-
-    def epoch_ended(self, record: object) -> None:
-        os.kill(os.getpid(), signal.SIGINT)

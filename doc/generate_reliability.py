@@ -1,0 +1,120 @@
+"""Write doc/reliability.md from a run of the fault tests, the soak and the fuzzing.
+
+    python doc/generate_reliability.py --faults faults.json --soak soak.json --fuzz fuzz.json
+
+`make reliability` makes the three files and calls this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+HERE = Path(__file__).parent
+TABLE = HERE.parent / "tests" / "faults" / "faults.yaml"
+HEAD = """# Reliability
+
+Written by `make reliability` from the outcome of the tests, not by hand. Each fault is injected for
+real by the tests that are named: real signals to real processes, a real full file system, real
+corrupt files, a real server on the local machine. *Kept* means that `last.pt` and `best.pt` load
+and are what they were before. Numbers are exit codes (see [commands.md](commands.md)).
+
+Machine: {machine}, {cores} cores, Python {python}, torch {torch}.
+"""
+
+
+def lines(faults: list[dict[str, Any]], soak: dict[str, Any], fuzz: Any) -> Iterator[str]:
+    """The document, line by line."""
+    import os
+
+    yield HEAD.format(
+        machine=f"{platform.system()} on {platform.machine()}",
+        cores=os.cpu_count(),
+        python=platform.python_version(),
+        torch=torch.__version__,
+    )
+    tests = {test["test"] for test in faults}
+    failed = {test["test"] for test in faults if test["outcome"] == "failed"}
+    skipped = {test["test"] for test in faults if test["outcome"] == "skipped"}
+    seconds = sum({test["test"]: test["seconds"] for test in faults}.values())
+    yield (
+        f"{len(tests)} tests, {len(failed)} failed, {len(skipped)} skipped, in {seconds:.0f} s.\n"
+    )
+    for part, rows in yaml.safe_load(TABLE.read_text(encoding="utf-8")).items():
+        yield f"## {part}\n"
+        yield "| # | fault | expected | result | tests |"
+        yield "|---|---|---|---|---|"
+        for number, (inject, expect) in rows.items():
+            own = [test for test in faults if number in test["faults"]]
+            yield f"| {number} | {inject} | {expect} | {verdict(own)} | {names(own)} |"
+        yield ""
+    yield "## Soak\n"
+    yield (
+        f"`make soak`: one run of {soak['epochs']} epochs was killed {soak['kills']} times by "
+        f"SIGKILL, {soak['during_a_save']} of them while a file was being written, and resumed "
+        f"each time; after the last kill it stood in epoch {soak['reached_by_the_last_kill'][0]}. "
+        f"Weights, optimiser, generators, LR trace and metrics at its end, against a run that was "
+        f"never killed: **{'bit-equal' if soak['equal'] else 'NOT equal'}**; each epoch stands "
+        f"once in `metrics.csv`: {'yes' if soak['each_epoch_once'] else 'NO'}. "
+        f"{soak['seconds']:.0f} s in all.\n"
+    )
+    yield "## Random settings and damaged files\n"
+    yield from fuzz_lines(fuzz)
+
+
+def verdict(tests: list[dict[str, Any]]) -> str:
+    """One word for all tests of a fault."""
+    outcomes = {test["outcome"] for test in tests}
+    if not outcomes:
+        return "**no test**"
+    if "failed" in outcomes:
+        return "**fails**"
+    return "holds" if "passed" in outcomes else "skipped"
+
+
+def names(tests: list[dict[str, Any]]) -> str:
+    """Test functions with the number of their cases."""
+    counts: dict[str, int] = {}
+    for test in tests:
+        path, _, name = test["test"].partition("::")
+        key = f"`{Path(path).stem}`: {name.split('[')[0].removeprefix('test_').replace('_', ' ')}"
+        counts[key] = counts.get(key, 0) + 1
+    return "; ".join(f"{key} ({n})" if n > 1 else key for key, n in counts.items())
+
+
+def fuzz_lines(fuzz: Any) -> Iterator[str]:
+    """A table of counts by exit code."""
+    codes = sorted({code for counts in fuzz["counts"].values() for code in counts}, key=int)
+    yield (
+        f"`make fuzz`: each input goes through the real command line; seed {fuzz['seed']}. "
+        "Exit code 1 would be a fault of the program; there was "
+        f"{'none' if '1' not in codes else 'SUCH A ONE'}.\n"
+    )
+    yield f"| input | {' | '.join(codes)} | all |"
+    yield f"|---|{'---|' * (len(codes) + 1)}"
+    for kind, counts in fuzz["counts"].items():
+        cells = " | ".join(str(counts.get(code, 0)) for code in codes)
+        yield f"| {kind} | {cells} | {sum(counts.values())} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("faults", "soak", "fuzz"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    arguments = parser.parse_args()
+    parts = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in (arguments.faults, arguments.soak, arguments.fuzz)
+    ]
+    (HERE / "reliability.md").write_text("\n".join(lines(*parts)) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
