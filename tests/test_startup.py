@@ -16,6 +16,7 @@ COMMANDS = (
     "evaluate",
     "misclassified",
     "plot",
+    "doctor",
     "recipes",
     "recipes list",
 )

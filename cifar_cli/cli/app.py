@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
@@ -13,6 +14,7 @@ import typer
 
 from cifar_cli import __version__
 from cifar_cli.cli import recipes
+from cifar_cli.cli.doctor import doctor
 from cifar_cli.cli.evaluate import evaluate
 from cifar_cli.cli.find_lr import find_lr
 from cifar_cli.cli.misclassified import misclassified
@@ -20,7 +22,7 @@ from cifar_cli.cli.plot import plot
 from cifar_cli.cli.preview_augs import preview_augs
 from cifar_cli.cli.summary import summary
 from cifar_cli.cli.train import train
-from cifar_cli.errors import CifarError
+from cifar_cli.errors import CifarError, path_problem
 
 app = typer.Typer(
     name="cifar-resnet",
@@ -32,7 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Two commands to start with: cifar-resnet train --recipe demo, then cifar-resnet plot",
 )
-for command in (summary, preview_augs, find_lr, train, evaluate, misclassified, plot):
+for command in (summary, preview_augs, find_lr, train, evaluate, misclassified, plot, doctor):
     app.command()(command)
 app.add_typer(recipes.app, name="recipes")
 
@@ -58,6 +60,9 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; every error ends as one message on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
+    for text in arguments:  # many are paths, and all may be printed
+        if problem := path_problem(text):
+            return _fail(f"The argument {text!a:.90} {problem}. Write it another way.", 2)
     try:
         outcome: Any = app(arguments, standalone_mode=False)
         sys.stdout.flush()
@@ -92,6 +97,12 @@ def _message_and_code(error: Exception, arguments: list[str]) -> tuple[str, int]
     show = getattr(error, "format_message", None)
     if show is not None and hasattr(error, "exit_code"):
         return _with_value(str(show()).strip(), arguments), int(error.exit_code)
+    if isinstance(error, OSError) and isinstance(error.filename, str | os.PathLike):
+        # A path that cannot even be looked at: its name too long, its folder closed.
+        name = os.fspath(error.filename)
+        return f"Cannot use the path {name!r:.90}: {error.strerror}. Give another one.", (
+            7 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO) else 2
+        )
     return (
         f"A fault of the program: {type(error).__name__}: {error}. "
         "Run it again with --debug (before the command) and report what it prints."

@@ -116,10 +116,12 @@ def flat_settings(config: Config) -> dict[str, Any]:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_BYTES:
+        with path.open("rb") as file:  # which may be a pipe, or have no end
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
             raise ConfigError(f"{path}: more than {MAX_BYTES // 1024} KiB is not a configuration.")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = data.decode("utf-8")
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(f"Cannot read the configuration file {path}: {reason}.") from error
     return _mapping(parse_yaml(text, str(path)), str(path))
@@ -188,6 +190,6 @@ def _describe(problem: Any) -> str:
         key = str(location[-1])
         return f"unknown setting {dotted!r}{nearest_hint(key, _known_keys(location))}"
     message = str(problem["msg"]).removeprefix("Value error, ")
-    if not dotted or problem["type"] == "value_error":
+    if not dotted:
         return message
     return f"{dotted} = {problem['input']!r:.60}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,269 @@
+"""Look over an installation: what would keep a command from working, and how to mend it.
+
+Each check stands alone and ends in one `Check`, whatever goes wrong in it. Heavy libraries are
+imported inside the checks, since one that cannot be imported is among the faults to be told.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cifar_cli.config import Config
+from cifar_cli.errors import CifarError, ConfigError, DataError, StorageError
+from cifar_cli.storage import atomic_file, check_place
+
+# Where a run needs more than this, it is a matter of its images, not of the installation.
+RUN_BYTES = 400 * 10**6
+"""The baseline's last, previous and best checkpoint, and the one that is being written."""
+DATA_BYTES = 600 * 10**6
+"""The archive of CIFAR-10 and its decoded images, and the copy that is being written."""
+IMPORT_NAMES = {"pyyaml": "yaml", "pillow": "PIL"}
+INSTALL = "Install anew: pip install --force-reinstall cifar-resnet (or make setup)."
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one check found. `ok` with a remedy is a hint: nothing is wrong, but something to do."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    exit_code: int = 0
+
+
+Found = str | tuple[str, str]
+"""What was found, or what was found and a hint."""
+
+
+def examine(
+    config: Config, runs: Path, on_check: Callable[[str, int, int | None], None]
+) -> Iterator[Check]:
+    """Yield one `Check` after another.
+
+    Args:
+        config: Data, folders and device as a command would take them.
+        runs: The folder that is to hold runs.
+        on_check: Called with a text, the checks done, and the checks in all.
+    """
+    checks = _checks(config, runs)
+    for done, (name, (look, remedy, code)) in enumerate(checks.items()):
+        on_check("Checking", done, len(checks))
+        yield _carry_out(name, look, remedy, code)
+
+
+def _checks(config: Config, runs: Path) -> dict[str, tuple[Callable[[], Found], str, int]]:
+    """By name: what looks, how to mend it, and the exit code of a failure that has none."""
+    from_data = "Name other images with --data, such as --data shapes, which needs none."
+    return {
+        "versions": (_versions, INSTALL, ConfigError.exit_code),
+        "device": (lambda: _device(config), "Use --device auto.", ConfigError.exit_code),
+        "free space": (
+            lambda: _space(config, runs),
+            "Free some space, or name a folder elsewhere with --run-dir and --data-dir.",
+            StorageError.exit_code,
+        ),
+        "write access": (
+            lambda: _write_access(config, runs),
+            "Name a folder that may be written to with --run-dir, --data-dir or CIFAR_RESNET_HOME.",
+            StorageError.exit_code,
+        ),
+        "data": (lambda: _data(config), from_data, DataError.exit_code),
+        "training step": (
+            lambda: _training_step(config),
+            "Do not trust results of this device: use --device cpu, or install torch anew.",
+            5,
+        ),
+        "augmentation": (
+            lambda: _augmentation(config),
+            "Use --set augment.form=tensor, which needs neither Albumentations nor workers.",
+            5,
+        ),
+    }
+
+
+def _carry_out(name: str, look: Callable[[], Found], remedy: str, code: int) -> Check:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = look()
+    except CifarError as error:
+        # Most messages say themselves what to do, after what is wrong.
+        what, *own = re.split(r"(?<=\.) (?=[A-Z])", str(error), maxsplit=1)
+        return Check(name, False, what, own[0] if own else remedy, error.exit_code)
+    except Exception as error:  # whatever a broken installation raises is what is looked for
+        return Check(name, False, f"{type(error).__name__}: {error}", remedy, code)
+    detail, hint = (found, "") if isinstance(found, str) else found
+    return Check(name, True, detail, hint)
+
+
+def _versions() -> Found:
+    problems = []
+    for requirement in _requirements("cifar-resnet"):
+        problems += _unmet(requirement)
+    for requirement in _requirements("torchvision"):
+        if requirement.startswith("torch"):
+            problems += [f"torchvision needs {requirement}: {p}" for p in _unmet(requirement)]
+    if problems:
+        raise ConfigError("; ".join(problems) + ".")
+    import torch
+    import torchvision
+
+    # An operation of torchvision's own library, which loads for the torch that it was built for.
+    torchvision.ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
+    _albumentations()
+    names = ("torch", "torchvision", "albumentations", "torch-lr-finder", "torchinfo")
+    found = [f"{name} {importlib.metadata.version(name)}" for name in names]
+    return ", ".join([f"Python {platform.python_version()}", *found])
+
+
+def _requirements(package: str) -> list[str]:
+    """What an installed package needs, without extras."""
+    try:
+        needed = importlib.metadata.requires(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    return [text for text in needed if "extra ==" not in text]
+
+
+def _unmet(requirement: str) -> list[str]:
+    """What is wrong with a requirement such as `torch>=2.10`; only >= and == are looked at."""
+    name = re.split(r"[^\w.-]", requirement)[0]
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return [f"{name} is not installed"]
+    for relation, wanted in re.findall(r"(>=|==)\s*([\d.]+)", requirement):
+        least, here = _numbers(wanted), _numbers(version)
+        if (here < least) if relation == ">=" else (here[: len(least)] != least):
+            return [f"{name} {version} is installed, {relation} {wanted} is needed"]
+    try:
+        importlib.import_module(IMPORT_NAMES.get(name, name.replace("-", "_")))
+    except Exception as error:  # a broken package raises anything
+        return [f"{name} {version} cannot be imported ({type(error).__name__}: {error})"]
+    return []
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    leading = re.match(r"[\d.]*", version)
+    assert leading is not None
+    return tuple(int(part) for part in leading[0].split(".") if part)
+
+
+def _device(config: Config) -> Found:
+    import torch
+
+    from cifar_cli.training.runtime import autocast, resolve_device
+
+    device = resolve_device(config.device)
+    others = [
+        name
+        for name, there in (
+            ("cuda", torch.cuda.is_available()),
+            ("mps", torch.backends.mps.is_available()),
+            ("cpu", True),
+        )
+        if there and name != device.type
+    ]
+    with autocast(config, device):
+        is_bf16 = torch.is_autocast_enabled(device.type)
+    precision = "bf16" if is_bf16 else "fp32"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    also = f"; also here: {', '.join(others)}" if others else ""
+    return f"{device.type} ({name}), {precision}, {torch.get_num_threads()} CPU threads{also}"
+
+
+def _space(config: Config, runs: Path) -> Found:
+    found, short = [], []
+    for path, needed in _places(config, runs).items():
+        free = shutil.disk_usage(_existing(path)).free
+        found.append(f"{_gigabytes(free)} free for {path}")
+        if free < needed:
+            short.append(f"{path} has {_gigabytes(free)} free, {_gigabytes(needed)} are needed")
+    if short:
+        raise StorageError("; ".join(short) + ".")
+    return "; ".join(found)
+
+
+def _write_access(config: Config, runs: Path) -> Found:
+    """Write, sync, rename, read and delete a file where the commands would."""
+    content = os.urandom(2**20)
+    for path in _places(config, runs):
+        check_place(path)
+        probe = _existing(path) / f".cifar-resnet-doctor-{os.getpid()}"
+        try:
+            with atomic_file(probe, len(content)) as temporary:
+                temporary.write_bytes(content)
+            if probe.read_bytes() != content:
+                raise StorageError(f"{probe} reads back other bytes than were written.")
+        finally:
+            probe.unlink(missing_ok=True)
+    return "a file was written, synced, renamed, read and deleted in each"
+
+
+def _places(config: Config, runs: Path) -> dict[Path, int]:
+    """The folders that commands write to, and the bytes that they need there."""
+    from cifar_cli.data.cache import home
+
+    return {runs: RUN_BYTES, home(config.data.dir): DATA_BYTES}
+
+
+def _existing(path: Path) -> Path:
+    """The folder itself or, where it has not been made yet, the one that it would be made in."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 10**9:,.1f} GB"
+
+
+def _data(config: Config) -> Found:
+    from cifar_cli.data import load_dataset
+    from cifar_cli.data.cache import home
+    from cifar_cli.data.cifar10 import ARCHIVE, check_archive, is_batches_folder
+
+    source, folder = config.data.source, home(config.data.dir)
+    if source == "cifar10" and not is_batches_folder(folder):
+        # Looked at here, because loading would go and download what is missing or damaged.
+        if not (folder / ARCHIVE).is_file():
+            return (
+                f"cifar10 is not in {folder} yet",
+                "The first command that needs it downloads it (170 MB, checked). Without a "
+                "network: --data PATH of the archive, or --data shapes.",
+            )
+        check_archive(folder / ARCHIVE)
+    dataset = load_dataset(config.data)
+    return (
+        f"{source}: {len(dataset.train):,} training and {len(dataset.test):,} test images of "
+        f"{len(dataset.class_names)} classes, all readable"
+    )
+
+
+def _training_step(config: Config) -> Found:
+    from cifar_cli.analysis.selftest import compare_step
+
+    return compare_step(config)
+
+
+def _augmentation(config: Config) -> Found:
+    from cifar_cli.analysis.selftest import compare_augmentation
+
+    _albumentations()
+    return compare_augmentation()
+
+
+def _albumentations() -> None:
+    """Fail where the wrong package answers to the name, or the right one does not load."""
+    from cifar_cli.data.loader import make_augment
+
+    make_augment(Config())

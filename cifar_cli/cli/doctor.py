@@ -1,0 +1,59 @@
+"""`cifar-resnet doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cifar_cli.cli import options
+
+
+def doctor(
+    data: options.Data = None,
+    data_dir: options.DataDir = None,
+    run_dir: Annotated[
+        Path,
+        typer.Option(
+            "--run-dir",
+            metavar="DIR",
+            help="Where runs are to go.",
+            rich_help_panel=options.IMAGES,
+        ),
+    ] = Path("runs"),
+    device: options.Device = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Look the installation over, and say how to mend what is wrong.
+
+    Versions, device, free space, write access, the images, one training step against a plain
+    computation, and the augmentation in loader processes. Downloads nothing.
+
+    The exit code is 0, or that of the first check that fails.
+    """
+    settings = options.resolve("baseline", data=data, data__dir=data_dir, device=device)
+    from cifar_cli.analysis.doctor import examine
+    from cifar_cli.output.console import Bars, print_json, results
+    from cifar_cli.output.doctor_table import doctor_table
+    from cifar_cli.rundir import SCHEMA_VERSION
+
+    with Bars(quiet) as bars:
+        checks = list(examine(settings, run_dir, bars.update))
+    failed = [check for check in checks if not check.ok]
+    if json:
+        print_json(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "ok": not failed,
+                "checks": [
+                    {"name": c.name, "ok": c.ok, "detail": c.detail, "remedy": c.remedy}
+                    for c in checks
+                ],
+            }
+        )
+    else:
+        results().print(doctor_table(checks))
+    if failed:
+        raise typer.Exit(failed[0].exit_code)

@@ -1,0 +1,28 @@
+"""The table of `cifar-resnet doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from cifar_cli.analysis.doctor import Check
+
+
+def doctor_table(checks: Sequence[Check]) -> Table:
+    """One row a check: a tick, a cross, or a dot where something is only still to be done."""
+    table = Table(title="Doctor", header_style="bold", show_lines=True)
+    table.add_column("")
+    table.add_column("Check", no_wrap=True)
+    table.add_column("Found", overflow="fold")
+    table.add_column("What to do", overflow="fold")
+    for check in checks:
+        tick = "[yellow]•[/yellow]" if check.remedy else "[green]✓[/green]"
+        table.add_row(
+            tick if check.ok else "[red]✗[/red]",
+            check.name,
+            escape(check.detail),
+            escape(check.remedy),
+        )
+    return table
