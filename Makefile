@@ -27,8 +27,11 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+# Two processes of one thread each: the tests are many and small.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
 unit: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 drift: setup
 	$(BIN)/python doc/generate_commands.py --check
@@ -52,7 +55,7 @@ soak: setup
 
 reliability: setup
 	mkdir -p build
-	$(BIN)/python -m pytest -m fault --fault-report build/faults.json
+	$(PYTEST) -m fault --fault-report=build/faults.json
 	$(BIN)/python tests/soak.py --out build/soak.json
 	$(BIN)/python benchmarks/fuzz.py --out build/fuzz.json
 	$(BIN)/python doc/generate_reliability.py --faults build/faults.json --soak build/soak.json --fuzz build/fuzz.json

@@ -1,6 +1,6 @@
 """Seconds to save and to load a checkpoint of `baseline`, as training does at an epoch's end.
 
-    python benchmarks/checkpoint.py [--times 9] [--folder DIR] [--out FILE.json]
+python benchmarks/checkpoint.py [--times 9] [--folder DIR] [--out FILE.json]
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import yaml
 
 HERE = Path(__file__).parent
 TABLE = HERE.parent / "tests" / "faults" / "faults.yaml"
+NO_TEST, FAILS = "**no test**", "**fails**"
 HEAD = """# Reliability
 
 Written by `make reliability` from the outcome of the tests, not by hand. Each fault is injected for
@@ -30,10 +33,10 @@ Machine: {machine}, {cores} cores, Python {python}, torch {torch}.
 """
 
 
-def lines(faults: list[dict[str, Any]], soak: dict[str, Any], fuzz: Any) -> Iterator[str]:
+def lines(
+    faults: list[dict[str, Any]], soak: dict[str, Any], fuzz: dict[str, Any]
+) -> Iterator[str]:
     """The document, line by line."""
-    import os
-
     yield HEAD.format(
         machine=f"{platform.system()} on {platform.machine()}",
         cores=os.cpu_count(),
@@ -73,9 +76,9 @@ def verdict(tests: list[dict[str, Any]]) -> str:
     """One word for all tests of a fault."""
     outcomes = {test["outcome"] for test in tests}
     if not outcomes:
-        return "**no test**"
+        return NO_TEST
     if "failed" in outcomes:
-        return "**fails**"
+        return FAILS
     return "holds" if "passed" in outcomes else "skipped"
 
 
@@ -89,19 +92,23 @@ def names(tests: list[dict[str, Any]]) -> str:
     return "; ".join(f"{key} ({n})" if n > 1 else key for key, n in counts.items())
 
 
-def fuzz_lines(fuzz: Any) -> Iterator[str]:
-    """A table of counts by exit code."""
-    codes = sorted({code for counts in fuzz["counts"].values() for code in counts}, key=int)
+def fuzz_lines(fuzz: dict[str, Any]) -> Iterator[str]:
+    """Tables of counts by exit code."""
     yield (
-        f"`make fuzz`: each input goes through the real command line; seed {fuzz['seed']}. "
-        "Exit code 1 would be a fault of the program; there was "
-        f"{'none' if '1' not in codes else 'SUCH A ONE'}.\n"
+        f"`make fuzz`: {fuzz['count']} random settings and arguments and {fuzz['count']} randomly "
+        f"damaged files go through the real command line (seed {fuzz['seed']}). Exit code 1 or a "
+        f"traceback would be a fault of the program: there were {fuzz['faults']}.\n"
     )
-    yield f"| input | {' | '.join(codes)} | all |"
-    yield f"|---|{'---|' * (len(codes) + 1)}"
-    for kind, counts in fuzz["counts"].items():
-        cells = " | ".join(str(counts.get(code, 0)) for code in codes)
-        yield f"| {kind} | {cells} | {sum(counts.values())} |"
+    for part in ("settings and arguments", "files"):
+        counts: dict[str, dict[str, int]] = fuzz[part]
+        codes = sorted({code for kind in counts.values() for code in kind}, key=int)
+        yield f"| {part} | {' | '.join(codes)} | all |"
+        yield f"|---|{'---|' * (len(codes) + 1)}"
+        for kind, found in counts.items():
+            cells = " | ".join(str(found.get(code, 0)) for code in codes)
+            yield f"| {kind} | {cells} | {sum(found.values())} |"
+        whole = [sum(found.get(code, 0) for found in counts.values()) for code in codes]
+        yield f"| all | {' | '.join(map(str, whole))} | {sum(whole)} |\n"
 
 
 def main() -> None:
@@ -113,7 +120,10 @@ def main() -> None:
         json.loads(path.read_text(encoding="utf-8"))
         for path in (arguments.faults, arguments.soak, arguments.fuzz)
     ]
-    (HERE / "reliability.md").write_text("\n".join(lines(*parts)) + "\n", encoding="utf-8")
+    text = "\n".join(lines(*parts)).rstrip() + "\n"
+    (HERE / "reliability.md").write_text(text, encoding="utf-8")
+    if any(word in text for word in (NO_TEST, FAILS)):
+        sys.exit("doc/reliability.md names faults that are not withstood.")
 
 
 if __name__ == "__main__":

@@ -150,8 +150,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if path := config.getoption("--fault-report"):
+    path = config.getoption("--fault-report")
+    if path and not hasattr(config, "workerinput"):
         config.pluginmanager.register(FaultReport(path))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if numbers := [n for mark in item.iter_markers("fault") for n in mark.args]:
+            item.user_properties.append(("faults", numbers))
 
 
 class FaultReport:
@@ -159,25 +166,20 @@ class FaultReport:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.numbers: dict[str, list[int]] = {}
         self.outcomes: list[dict[str, Any]] = []
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        for item in items:
-            if numbers := [n for mark in item.iter_markers("fault") for n in mark.args]:
-                self.numbers[item.nodeid] = numbers
-
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        decides = report.when == "call" or (report.when == "setup" and not report.passed)
-        if decides and report.nodeid in self.numbers:
+        numbers = dict(report.user_properties).get("faults")
+        if numbers and (report.when == "call" or (report.when == "setup" and not report.passed)):
             self.outcomes.append(
                 {
                     "test": report.nodeid,
-                    "faults": self.numbers[report.nodeid],
+                    "faults": numbers,
                     "outcome": report.outcome,
                     "seconds": report.duration,
                 }
             )
 
     def pytest_sessionfinish(self) -> None:
+        self.outcomes.sort(key=lambda outcome: str(outcome["test"]))
         self.path.write_text(json.dumps(self.outcomes, indent=1) + "\n", encoding="utf-8")

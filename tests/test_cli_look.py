@@ -77,7 +77,7 @@ def test_without_a_command_the_help_is_shown_and_nothing_else(cli: Cli, group: l
 def test_names_in_square_brackets_are_shown_as_they_are(
     cli: Cli, class_folders: Callable[..., Path]
 ) -> None:
-    data = class_folders(classes=("[cat]", "US$ [/b]", "$^$"), counts=(12, 6))
+    data = class_folders(classes=("[cat]", "US$ [b]", "$^$"), counts=(12, 6))
     trained = cli("train", *TINY_FLAGS, "--data", data, "--run-dir", "r[/a]", "--epochs", 1)
     assert trained.code == 0, trained.err
     assert "Run directory: r[/a]" in trained.out

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,35 +83,6 @@ def test_resume_without_a_name_goes_on_with_the_newest_run(cli: Cli, in_tmp: Pat
     answer = cli("train", *TINY_FLAGS, "--resume", "--json", "--quiet")
     assert answer.json["run_dir"] == str(Path("runs") / run.name)
     assert len(list((in_tmp / "runs").iterdir())) == 1
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_a_real_process_and_resume_finishes_it(
-    in_tmp: Path, number: int, code: int
-) -> None:
-    flags = [*TINY_FLAGS, "--set", "data.limit_train=2000", "--epochs", "3", "--name", "a"]
-    process = subprocess.Popen(
-        [*PROGRAM, "train", *flags], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    metrics = in_tmp / "runs/a/metrics.csv"
-    deadline = time.monotonic() + 120
-    while not (metrics.is_file() and len(metrics.read_text().splitlines()) > 1):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    os.kill(process.pid, number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert out == ""
-    assert "everything is saved. Go on with: cifar-resnet train --resume --run-dir runs/a" in err
-    assert "Traceback" not in err
-    again = subprocess.run(
-        [*PROGRAM, "train", *flags, "--resume", "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(again.stdout)["epochs_completed"] == 3
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def empty(*paths: str) -> Callable[[Path], None]:
         (empty("train/cat", "train/dog", "train/owl"), ["train holds no images"]),
         (lose("test"), ["neither test/ nor val/"]),
     ],
-    ids=str,
+    ids=lambda value: value[0] if isinstance(value, list) else "damage",
 )
 def test_classes_that_differ_are_shown(
     cli: Cli,
