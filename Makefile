@@ -46,6 +46,7 @@ bench: setup
 	$(BIN)/python benchmarks/augmentation.py
 	$(BIN)/python benchmarks/train_throughput.py
 	$(BIN)/python benchmarks/peak_memory.py
+	$(BIN)/python benchmarks/checkpoint.py
 
 fuzz: setup
 	$(BIN)/python benchmarks/fuzz.py
