@@ -14,6 +14,7 @@ from cifar_cli.errors import path_problem
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Triple = tuple[float, float, float]
+Channels = Annotated[int, Field(ge=1, le=2048)]
 
 
 class Section(BaseModel):
@@ -67,7 +68,7 @@ class DataConfig(Section):
 
 
 class AugmentConfig(Section):
-    """The three training augmentations, in the order in which they are applied."""
+    """The training augmentations, in the order in which they are applied."""
 
     form: Literal["albumentations", "tensor"] = "albumentations"
     """Albumentations image by image, or tensor operations on the whole batch."""
@@ -77,8 +78,13 @@ class AugmentConfig(Section):
     """Range of the cropped area as a share of the image."""
     crop_ratio: tuple[float, float] = (0.75, 4 / 3)
     """Range of the crop's width / height."""
+    translate: int = Field(0, ge=0, le=15)
+    """Shift by up to this many pixels each way, with a reflected border; form tensor only."""
+    flip: Literal["random", "alternating"] = "random"
+    """random: drawn anew in each epoch; alternating: drawn once, then every other epoch; form
+    tensor only."""
     flip_p: Probability = 0.2
-    """Probability of a horizontal flip."""
+    """Probability of a horizontal flip, where it is random."""
     cutout_p: Probability = 0.5
     """Probability of one square hole."""
     cutout_size: int = Field(8, ge=1)
@@ -98,38 +104,62 @@ class AugmentConfig(Section):
             raise ValueError("must be two ascending positive numbers")
         return ratio
 
+    @model_validator(mode="after")
+    def _form_has_it(self) -> AugmentConfig:
+        if self.form != "tensor" and (self.translate or self.flip != "random"):
+            raise ValueError(
+                "augment.translate and augment.flip alternating need augment.form tensor"
+            )
+        return self
+
 
 class ModelConfig(Section):
     """The network."""
 
-    name: Literal["custom_resnet"] = "custom_resnet"
-    """The network's name."""
+    name: Literal["custom_resnet", "speed_resnet"] = "custom_resnet"
+    """custom_resnet: the course project's; speed_resnet: small, for accuracy within minutes."""
     width: int = Field(64, ge=1, le=1024)
-    """Channels of the prep layer; the other layers have 2, 4 and 8 times as many."""
+    """custom_resnet: channels of the prep layer; the other layers have 2, 4 and 8 times as many."""
     dropout: float = Field(0.02, ge=0, lt=1)
-    """Dropout in the prep layer and the pooled layers."""
+    """custom_resnet: dropout in the prep layer and the pooled layers."""
     residual_dropout: float = Field(0.05, ge=0, lt=1)
-    """Dropout inside the residual pairs."""
+    """custom_resnet: dropout inside the residual pairs."""
+    widths: tuple[Channels, Channels, Channels] = (32, 96, 192)
+    """speed_resnet: channels of its three groups."""
+    convolutions: int = Field(2, ge=1, le=4)
+    """speed_resnet: convolutions in each group."""
 
 
 class OptimConfig(Section):
-    """Adam with L2 weight decay, as in the course project."""
+    """The optimiser: Adam, as in the course project, or Muon for filters and SGD for the rest."""
 
+    name: Literal["adam", "muon"] = "adam"
+    """adam: L2 weight decay on all parameters; muon: orthogonalised updates of the filters."""
     max_lr: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] = 0.0465
     """Peak learning rate; `auto` runs the LR range test first and takes its suggestion."""
     weight_decay: float = Field(1e-4, ge=0, le=1)
-    """L2 penalty added to the gradient (not decoupled)."""
+    """L2 penalty added to the gradient (not decoupled); with muon not for the filters."""
+    momentum: float = Field(0.7, ge=0, lt=1)
+    """muon: Nesterov momentum of the filters."""
+    bias_lr: float = Field(0.053, gt=0, le=100)
+    """muon: peak learning rate of biases."""
+    head_lr: float = Field(0.67, gt=0, le=100)
+    """muon: peak learning rate of the last layer."""
+    sgd_momentum: float = Field(0.85, ge=0, lt=1)
+    """muon: Nesterov momentum of biases and the last layer."""
 
 
 class ScheduleConfig(Section):
-    """OneCycleLR, two linear phases, stepped every batch."""
+    """How the learning rate moves, step by step."""
 
+    name: Literal["one_cycle", "linear"] = "one_cycle"
+    """one_cycle: OneCycleLR in two linear phases; linear: from max_lr straight down to 0."""
     div_factor: float = Field(2000.0, ge=1)
-    """First learning rate = max_lr / div_factor."""
+    """one_cycle: first learning rate = max_lr / div_factor."""
     final_div_factor: float = Field(100.0, ge=1)
-    """Last learning rate = max_lr / div_factor / final_div_factor."""
+    """one_cycle: last learning rate = max_lr / div_factor / final_div_factor."""
     pct_start: float = Field(5 / 24, gt=0, lt=1)
-    """Share of all steps in which the learning rate rises."""
+    """one_cycle: share of all steps in which the learning rate rises."""
 
 
 class TrainConfig(Section):
@@ -139,8 +169,21 @@ class TrainConfig(Section):
     """Passes over the training images."""
     batch_size: int = Field(512, ge=1, le=65_536)
     """Images a step; the last, smaller batch of an epoch is kept."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of the target that is spread evenly over all classes."""
+    resolutions: tuple[tuple[Probability, int], ...] = ()
+    """Pairs of (until which share of the steps, side in pixels): images are resized until then;
+    afterwards they are as they are."""
     save_minutes: float = Field(5.0, gt=0)
     """Save in the middle of an epoch too, this often; it takes less than a second."""
+
+    @field_validator("resolutions")
+    @classmethod
+    def _ascending(cls, stages: tuple[tuple[float, int], ...]) -> tuple[tuple[float, int], ...]:
+        shares = [share for share, _ in stages]
+        if shares != sorted(set(shares)) or any(not 8 <= side <= 512 for _, side in stages):
+            raise ValueError("must be pairs of an ascending share and a side of 8 to 512 pixels")
+        return stages
 
 
 class RuntimeConfig(Section):

@@ -46,6 +46,8 @@ class TensorAugment:
         On a CPU this happens in place.
         """
         draws = draw(self.config, self.seed, epoch, indices, images.shape[1])
+        if most := self.config.translate:
+            images = translated(images, draw_shifts(self.seed, epoch, indices, most), most)
         if images.device.type == "cpu":
             return self.change_chosen(images, draws, indices, epoch)
         return self.change_all(images, draws, indices, epoch)
@@ -95,10 +97,38 @@ def draw(config: AugmentConfig, seed: int, epoch: int, indices: Tensor, size: in
     free = size - config.cutout_size + 1
     return Draws(
         cropped=u[:, 0] < config.crop_p,
-        flipped=u[:, 1] < config.flip_p,
+        flipped=_flipped(config, seed, epoch, indices, u[:, 1]),
         cut=u[:, 2] < config.cutout_p,
         hole=(u[:, 3:5] * free).long(),
     )
+
+
+def _flipped(
+    config: AugmentConfig, seed: int, epoch: int, indices: Tensor, drawn: Tensor
+) -> Tensor:
+    if config.flip == "random":
+        return drawn < config.flip_p
+    # Epoch 0, which is never trained, stands for the draw that holds for all epochs.
+    first = uniforms(seed, 0, indices, 1)[:, 0] < 0.5
+    return first ^ bool(epoch % 2)
+
+
+def draw_shifts(seed: int, epoch: int, indices: Tensor, most: int) -> Tensor:
+    """Draw how far each image is shifted, 0 to 2 `most`: int64 (B, 2), `most` being in place."""
+    u = uniforms(seed, epoch, indices, 2, skip=8 + 2 * CROP_ATTEMPTS)
+    return (u * (2 * most + 1)).long()
+
+
+def translated(images: Tensor, shift: Tensor, most: int) -> Tensor:
+    """Shift images (B, S, S, 3) by `shift` - `most` pixels, int64 (B, 2); borders reflected."""
+    count, size = images.shape[:2]
+    border = torch.arange(-most, size + most, device=images.device).abs()
+    border = size - 1 - (size - 1 - border).abs()
+    padded = images.index_select(1, border).index_select(2, border)
+    # All windows of the size of the image, as a view: (B, 2 most + 1, 2 most + 1, 3, S, S).
+    windows = padded.unfold(1, size, 1).unfold(2, size, 1)
+    row = torch.arange(count, device=images.device)
+    return windows[row, shift[:, 0], shift[:, 1]].permute(0, 2, 3, 1).contiguous()
 
 
 def crop_boxes(config: AugmentConfig, seed: int, epoch: int, indices: Tensor, size: int) -> Tensor:

@@ -72,6 +72,10 @@ class TrainLoader:
         """Batches an epoch; the last one may be smaller."""
         return -(-len(self.images) // self.batch_size)
 
+    def sample(self, count: int = 5000) -> Tensor:
+        """The first images, not augmented: float32 (N, 3, H, W), normalised, on the CPU."""
+        return self.normalise(self.images.images[:count]).cpu()
+
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images, float32 (B, 3, H, W), and labels, int64 (B,), from `first_step` on."""
         order = epoch_order(self.seed, epoch, len(self.images), self.images.labels.device)

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from cifar_cli.config import ModelConfig
 from cifar_cli.errors import ConfigError
 from cifar_cli.models.custom_resnet import CustomResnet
+from cifar_cli.models.speed_resnet import SpeedResnet
 
 
-def build_model(config: ModelConfig, num_classes: int, image_size: int) -> nn.Module:
+def build_model(
+    config: ModelConfig, num_classes: int, image_size: int, images: Tensor | None = None
+) -> nn.Module:
     """Build a network with freshly drawn weights (from torch's global generator).
+
+    Args:
+        config: Its name and sizes.
+        num_classes: Number of logits.
+        image_size: Side of the images in pixels.
+        images: Normalised training images, float (N, 3, S, S), for networks that are fitted to
+            them before training starts; None where the weights will be loaded.
 
     Raises:
         ConfigError: The network cannot take images of that size.
     """
+    if config.name == "speed_resnet":
+        network = SpeedResnet(num_classes, config.widths, config.convolutions)
+        if images is not None:
+            network.whiten(images)
+        return network
     if image_size % 8:
         raise ConfigError(
             f"data.image_size {image_size}: {config.name} halves the image three times and needs "

@@ -85,12 +85,13 @@ def lr_range_test(
     """
     check_range(start_lr, end_lr, num_iter)
     before = rng_state(device)
+    loader = TrainLoader(splits.train, config, device)
     try:
         if model is None:
             torch.manual_seed(config.seed)
-            model = build_model(config.model, len(splits.class_names), config.data.image_size)
+            classes, size = len(splits.class_names), config.data.image_size
+            model = build_model(config.model, classes, size, loader.sample())
         tested = place_model(copy.deepcopy(model), config, device)
-        loader = TrainLoader(splits.train, config, device)
         history = _range_test(
             tested, loader, config, start_lr, end_lr, num_iter, step_mode, on_step
         )

@@ -102,7 +102,7 @@ def train(
         if config.optim.max_lr == "auto":
             config = _with_found_lr(config, splits, device, observer)
         loader = TrainLoader(splits.train, config, device)
-        state = _fresh_state(config, len(splits.class_names), device)
+        state = _fresh_state(config, len(splits.class_names), loader)
         if checkpoint:
             restore(state, checkpoint)
             changed += changed_images(splits, checkpoint, allow_changes)
@@ -258,10 +258,10 @@ def _target(run_dir: str | os.PathLike[str] | None, name: str | None, resume: bo
     return target
 
 
-def _fresh_state(config: Config, num_classes: int, device: torch.device) -> TrainState:
+def _fresh_state(config: Config, num_classes: int, loader: TrainLoader) -> TrainState:
     torch.manual_seed(config.seed)
-    model = build_model(config.model, num_classes, config.data.image_size)
-    model = place_model(model, config, device)
+    model = build_model(config.model, num_classes, config.data.image_size, loader.sample())
+    model = place_model(model, config, loader.device)
     assert not isinstance(config.optim.max_lr, str)
     return TrainState(model, build_optimizer(model, config.optim, config.optim.max_lr))
 

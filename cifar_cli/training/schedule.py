@@ -1,7 +1,8 @@
-"""The one-cycle schedule as a function of the step: nothing to save, nothing to restore.
+"""Schedules as functions of the step: nothing to save, nothing to restore.
 
-Leslie Smith, "Super-Convergence" (https://arxiv.org/abs/1708.07120), in the two linear phases of
-torch's `OneCycleLR(anneal_strategy="linear")`, which the tests compare it with.
+The one-cycle schedule: Leslie Smith, "Super-Convergence" (https://arxiv.org/abs/1708.07120), in
+the two linear phases of torch's `OneCycleLR(anneal_strategy="linear")`, which the tests compare it
+with.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ class StepSettings(NamedTuple):
 
     lr: float
     beta1: float
+
+
+def settings_at(step: int, total_steps: int, max_lr: float, config: ScheduleConfig) -> StepSettings:
+    """What the schedule that `config.name` names sets in a step, counted from 0."""
+    if config.name == "linear":
+        return StepSettings(max_lr * (1 - step / total_steps), BETA1_HIGH)
+    return one_cycle(step, total_steps, max_lr, config)
 
 
 def one_cycle(step: int, total_steps: int, max_lr: float, config: ScheduleConfig) -> StepSettings:

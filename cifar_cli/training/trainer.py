@@ -19,7 +19,7 @@ from cifar_cli.rundir import EpochRecord, StepRecord
 from cifar_cli.training.evaluation import predict_logits, score
 from cifar_cli.training.optim import apply_settings
 from cifar_cli.training.runtime import autocast
-from cifar_cli.training.schedule import one_cycle
+from cifar_cli.training.schedule import settings_at
 
 
 @dataclass
@@ -69,17 +69,18 @@ def train_epochs(
     """
     device, total = loader.device, config.train.epochs * loader.steps
     forward = torch.compile(state.model) if config.runtime.compile else state.model
-    max_lr = config.optim.max_lr
+    max_lr, smoothing = config.optim.max_lr, config.train.label_smoothing
     assert not isinstance(max_lr, str), "auto is resolved before training starts"
     while state.epoch <= config.train.epochs:
         started = time.perf_counter() - state.seconds
         state.model.train()
         for images, labels in loader.epoch(state.epoch, first_step=state.step):
             step = (state.epoch - 1) * loader.steps + state.step
-            apply_settings(state.optimizer, one_cycle(step, total, max_lr, config.schedule))
+            apply_settings(state.optimizer, settings_at(step, total, max_lr, config.schedule))
+            images = at_resolution(images, step / total, config.train.resolutions)
             with autocast(config, device):
                 logits = forward(images)
-                loss = F.cross_entropy(logits, labels)
+                loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
             state.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             loss = _checked(loss.detach(), state)
@@ -96,6 +97,16 @@ def train_epochs(
         state.epoch += 1
         state.restart_epoch()
         yield record, steps
+
+
+def at_resolution(
+    images: Tensor, share: float, resolutions: tuple[tuple[float, int], ...]
+) -> Tensor:
+    """Images (B, C, H, W) at the size that is due at `share` of all steps; bilinear."""
+    for until, side in resolutions:
+        if share < until:
+            return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
+    return images
 
 
 def _checked(loss: Tensor, state: TrainState) -> Tensor:
@@ -125,7 +136,7 @@ def _step_records(
     first = (state.epoch - 1) * loader.steps
     max_lr = float(config.optim.max_lr)
     records = [
-        StepRecord(step, one_cycle(step, total, max_lr, config.schedule).lr, loss)
+        StepRecord(step, settings_at(step, total, max_lr, config.schedule).lr, loss)
         for step, loss in enumerate(losses, start=first)
     ]
     for number, record in enumerate(records, start=1):

@@ -1,0 +1,101 @@
+"""A small network that learns in few epochs: a fixed whitening stem and three groups.
+
+After Keller Jordan's airbench networks (https://arxiv.org/abs/2404.00498, and
+https://github.com/KellerJordan/cifar10-airbench), with a global maximum at the end, so that images
+of any size from 16 pixels will do.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+EIGENVALUE_FLOOR = 5e-4
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm whose scale stays 1, and whose averages follow quickly."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-12, momentum=0.4)
+        self.weight.requires_grad_(False)
+
+
+class Group(nn.Module):
+    """Convolutions 3x3 without bias, each with batch norm and SiLU; the first one is pooled.
+
+    (B, in_channels, H, W) to (B, out_channels, H // 2, W // 2).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, convolutions: int) -> None:
+        super().__init__()
+        sizes = [in_channels, *[out_channels] * convolutions]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in pairwise(sizes)
+        )
+        self.norms = nn.ModuleList(BatchNorm(out_channels) for _ in range(convolutions))
+        for convolution in self.convolutions:
+            # As many filters as there are inputs start by handing these on.
+            weight = convolution.weight
+            assert isinstance(weight, Tensor)
+            nn.init.dirac_(weight.data[: weight.shape[1]])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        for number, (convolution, norm) in enumerate(
+            zip(self.convolutions, self.norms, strict=True)
+        ):
+            x = convolution(x)
+            if number == 0:
+                x = F.max_pool2d(x, 2)
+            x = F.silu(norm(x), inplace=True)
+        return x
+
+
+class SpeedResnet(nn.Module):
+    """The network of the speed recipes.
+
+    Args:
+        num_classes: Number of logits.
+        widths: Channels of the three groups.
+        convolutions: Convolutions in each group.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        widths: tuple[int, int, int] = (32, 96, 192),
+        convolutions: int = 2,
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 24, 2)
+        self.stem.weight.requires_grad_(False)
+        sizes = [24, *widths]
+        self.groups = nn.Sequential(*(Group(a, b, convolutions) for a, b in pairwise(sizes)))
+        self.head = nn.Linear(widths[-1], num_classes, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images, float (B, 3, S, S), to logits, float (B, num_classes)."""
+        x = self.groups(F.silu(self.stem(images)))
+        # The backward pass of an adaptive pooling is slower than that of a maximum.
+        x = x.flatten(2).max(2).values
+        logits: Tensor = self.head(x) / x.shape[1]
+        return logits
+
+    @torch.no_grad()
+    def whiten(self, images: Tensor) -> None:
+        """Set the stem's filters so that their outputs on `images` are uncorrelated.
+
+        They are the eigenvectors of the covariance of all 2x2 patches, each divided by the square
+        root of its eigenvalue, and the same with the other sign.
+        """
+        patches = F.unfold(images, 2).transpose(1, 2).flatten(0, 1).double()
+        covariance = patches.T @ patches / len(patches)
+        eigenvalues, eigenvectors = torch.linalg.eigh(covariance)
+        filters = (eigenvectors / (eigenvalues + EIGENVALUE_FLOOR).sqrt()).T.flip(0)
+        filters = filters.reshape(12, 3, 2, 2)
+        self.stem.weight.copy_(torch.cat([filters, -filters]))
+        nn.init.zeros_(self.stem.bias)  # type: ignore[arg-type]

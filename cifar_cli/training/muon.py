@@ -1,0 +1,94 @@
+"""Muon for filters, and SGD with Nesterov momentum for everything else, as one optimiser.
+
+Keller Jordan et al., "Muon" (https://kellerjordan.github.io/posts/muon/), in the form of
+airbench94_muon: filters are taken as matrices (outputs, inputs * 9) and kept at norm sqrt(outputs).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cifar_cli.config.schema import OptimConfig
+
+# A quintic whose iteration sends all singular values into about 0.7 to 1.2.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 3
+
+
+class Muon(torch.optim.Optimizer):
+    """Groups with `orthogonal` set take Muon's step, others SGD's.
+
+    Each group's learning rate is the schedule's times its own `lr_scale`.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        super().__init__(groups, {})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update all parameters that have a gradient."""
+        assert closure is None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                update = self._nesterov(parameter, group["momentum"], group["weight_decay"])
+                if group["orthogonal"]:
+                    outputs = len(parameter)
+                    parameter.mul_(outputs**0.5 / parameter.norm())
+                    matrix = update.reshape(outputs, -1)
+                    update = orthogonalise(matrix).view_as(parameter)
+                parameter.add_(update, alpha=-group["lr"])
+
+    def _nesterov(self, parameter: Tensor, momentum: float, weight_decay: float) -> Tensor:
+        assert parameter.grad is not None
+        gradient = parameter.grad
+        if weight_decay:
+            gradient = gradient.add(parameter, alpha=weight_decay)
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        buffer: Tensor = state["momentum"]
+        buffer.mul_(momentum).add_(gradient)
+        return gradient.add(buffer, alpha=momentum)
+
+
+def orthogonalise(matrix: Tensor, iterations: int = ITERATIONS) -> Tensor:
+    """Replace the singular values of a matrix (m, n) by numbers near 1, vectors kept.
+
+    By Newton and Schulz's iteration: matrix products only.
+    """
+    a, b, c = COEFFICIENTS
+    x = matrix.bfloat16() if matrix.device.type == "cuda" else matrix
+    x = x / (x.norm() + 1e-7)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    for _ in range(iterations):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    result: Tensor = (x.T if tall else x).to(matrix.dtype)
+    return result
+
+
+def muon_groups(model: nn.Module, config: OptimConfig, max_lr: float) -> list[dict[str, Any]]:
+    """Sort parameters by shape: filters to Muon; matrices (the head) and vectors to SGD."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    sgd = {
+        "momentum": config.sgd_momentum,
+        "weight_decay": config.weight_decay,
+        "orthogonal": False,
+    }
+    muon = {"momentum": config.momentum, "weight_decay": 0.0, "orthogonal": True}
+    kinds = [
+        ([p for p in trained if p.ndim == 4], 1.0, muon),
+        ([p for p in trained if p.ndim == 2], config.head_lr / max_lr, sgd),
+        ([p for p in trained if p.ndim < 2], config.bias_lr / max_lr, sgd),
+    ]
+    return [
+        {"params": parameters, "lr": max_lr * scale, "lr_scale": scale, **settings}
+        for parameters, scale, settings in kinds
+        if parameters
+    ]

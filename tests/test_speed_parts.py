@@ -1,0 +1,233 @@
+"""The parts of the speed recipes, each against a reference or a property."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import random_images, tiny_config
+from hypothesis import given
+from hypothesis import strategies as st
+from runs import Stop, same_run
+from torch.nn import functional as F
+
+from cifar_cli import train
+from cifar_cli.config import AugmentConfig, Config, load_config
+from cifar_cli.config.schema import ModelConfig, OptimConfig, ScheduleConfig
+from cifar_cli.data.augment_tensor import TensorAugment, translated
+from cifar_cli.data.shapes import load_shapes
+from cifar_cli.errors import ConfigError, Interrupted
+from cifar_cli.models import build_model
+from cifar_cli.models.speed_resnet import EIGENVALUE_FLOOR, SpeedResnet
+from cifar_cli.rundir import RunDir
+from cifar_cli.training.muon import orthogonalise
+from cifar_cli.training.optim import apply_settings, build_optimizer
+from cifar_cli.training.schedule import settings_at
+from cifar_cli.training.trainer import at_resolution
+
+MEAN = (0.491, 0.482, 0.447)
+SMALL = ModelConfig(name="speed_resnet", widths=(8, 12, 16))
+
+
+def speed_config(**changes: object) -> Config:
+    small = {
+        "model__name": "speed_resnet",
+        "model__widths": [8, 8, 8],
+        "optim__name": "muon",
+        "optim__max_lr": 0.12,
+        "schedule__name": "linear",
+        "augment__crop_p": 0.0,
+        "augment__translate": 2,
+        "augment__flip": "alternating",
+        "train__label_smoothing": 0.1,
+        "train__resolutions": [[0.3, 20], [0.6, 24]],
+    }
+    return tiny_config(**{**small, **changes})
+
+
+@pytest.mark.parametrize("shape", [(32, 216), (96, 27), (10, 10), (1, 9)])
+def test_orthogonalising_keeps_singular_vectors_and_brings_values_near_one(
+    shape: tuple[int, int],
+) -> None:
+    matrix = torch.randn(shape, dtype=torch.float64)
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    # The same polynomial, on the singular values alone.
+    values = s / s.norm()
+    for _ in range(3):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    torch.testing.assert_close(orthogonalise(matrix), u @ torch.diag(values) @ v, atol=1e-6, rtol=0)
+    wide = orthogonalise(torch.randn(16, 400))
+    assert (torch.linalg.svdvals(wide) - 1).abs().max() < 0.4
+
+
+def test_everything_but_filters_follows_torchs_sgd_with_nesterov_momentum() -> None:
+    config = OptimConfig(name="muon", bias_lr=0.05, head_lr=0.3, weight_decay=0.01)
+    ours, theirs = (SpeedResnet(10, (8, 8, 8)) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = build_optimizer(ours, config, 0.1)
+    head, biases = (
+        [theirs.head.weight],
+        [p for p in theirs.parameters() if p.requires_grad and p.ndim == 1],
+    )
+    settings = {"momentum": 0.85, "nesterov": True, "weight_decay": 0.01}
+    sgd = torch.optim.SGD([{"params": head, "lr": 0.3}, {"params": biases, "lr": 0.05}], **settings)
+    for step in range(4):
+        apply_settings(optimizer, settings_at(step, 4, 0.1, ScheduleConfig(name="linear")))
+        for group, lr in zip(sgd.param_groups, (0.3, 0.05), strict=True):
+            group["lr"] = lr * (1 - step / 4)
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            if a.requires_grad:
+                a.grad = torch.randn_like(a)
+                b.grad = a.grad.clone()
+        optimizer.step()
+        sgd.step()
+    torch.testing.assert_close(ours.head.weight, theirs.head.weight)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        if a.ndim == 1:
+            torch.testing.assert_close(a, b)
+
+
+def test_a_filter_is_renormalised_and_moved_by_an_orthogonal_matrix() -> None:
+    model = SpeedResnet(10, (8, 8, 8))
+    optimizer = build_optimizer(model, OptimConfig(name="muon", momentum=0.5), 0.1)
+    weight = model.groups[1].convolutions[0].weight  # type: ignore[union-attr,index]
+    before = weight.detach().clone()
+    for p in model.parameters():
+        p.grad = torch.randn_like(p) if p.requires_grad else None
+    gradient = weight.grad.clone()
+    optimizer.step()
+    start = before * math.sqrt(8) / before.norm()
+    # In the first step momentum makes the gradient 1.5 times as long, which changes no direction.
+    moved = orthogonalise(gradient.reshape(8, -1)).view_as(before)
+    torch.testing.assert_close(weight.detach(), start - 0.1 * moved, atol=1e-5, rtol=1e-5)
+
+
+def test_whitened_images_are_uncorrelated_with_unit_variance() -> None:
+    images = load_shapes().train.images[:500].permute(0, 3, 1, 2) / 255.0 - 0.5
+    model = build_model(SMALL, 10, 32, images)
+    assert isinstance(model, SpeedResnet)
+    out = F.conv2d(images, model.stem.weight[:12]).permute(1, 0, 2, 3).flatten(1).double()
+    moments = out @ out.T / out.shape[1]
+    eigenvalues = torch.linalg.eigvalsh(
+        (p := F.unfold(images, 2).transpose(1, 2).flatten(0, 1).double()).T @ p / len(p)
+    ).flip(0)
+    expected = torch.diag(eigenvalues / (eigenvalues + EIGENVALUE_FLOOR))
+    torch.testing.assert_close(moments, expected, atol=1e-3, rtol=0)
+    assert torch.equal(model.stem.weight[:12], -model.stem.weight[12:])
+    assert not model.stem.weight.requires_grad
+
+
+@given(st.integers(16, 40), st.integers(1, 3), st.integers(1, 4))
+def test_the_speed_network_takes_any_batch_and_size(side: int, convolutions: int, n: int) -> None:
+    model = SpeedResnet(7, (4, 6, 8), convolutions).eval()
+    assert model(torch.randn(n, 3, side, side)).shape == (n, 7)
+
+
+def test_the_first_filters_of_each_convolution_hand_their_input_on() -> None:
+    convolution = SpeedResnet(10, (8, 12, 16)).groups[1].convolutions[0]  # type: ignore[union-attr,index]
+    x = torch.randn(2, 8, 9, 9)
+    torch.testing.assert_close(convolution(x)[:, :8], x)
+
+
+def test_an_alternating_flip_shows_each_image_either_way_every_other_epoch() -> None:
+    settings = AugmentConfig(form="tensor", crop_p=0.0, cutout_p=0.0, flip="alternating")
+    augment, images = TensorAugment(settings, MEAN, seed=3), random_images(200).images
+    indices = torch.arange(200)
+    epochs = [augment(images.clone(), indices, epoch) for epoch in (1, 2, 3)]
+    flipped = [(epoch == images.flip(2)).flatten(1).all(1) for epoch in epochs]
+    plain = [(epoch == images).flatten(1).all(1) for epoch in epochs]
+    assert all((a ^ b).all() for a, b in zip(flipped, plain, strict=True))
+    assert torch.equal(flipped[0], plain[1])
+    assert torch.equal(flipped[0], flipped[2])
+    assert 60 < int(flipped[0].sum()) < 140
+
+
+@given(st.integers(1, 5), st.integers(0, 2**31))
+def test_shifting_equals_torchs_reflected_padding_and_a_slice(most: int, seed: int) -> None:
+    images = random_images(6, size=16, seed=seed % 1000).images
+    generator = torch.Generator().manual_seed(seed)
+    shift = torch.randint(0, 2 * most + 1, (6, 2), generator=generator)
+    padded = F.pad(images.permute(0, 3, 1, 2).float(), [most] * 4, mode="reflect")
+    for image, (down, right), got in zip(
+        padded, shift.tolist(), translated(images, shift, most), strict=True
+    ):
+        expected = image[:, down : down + 16, right : right + 16].permute(1, 2, 0)
+        assert torch.equal(got.float(), expected)
+
+
+def test_shifts_are_even_over_all_places_and_drawn_anew_in_each_epoch() -> None:
+    from cifar_cli.data.augment_tensor import draw_shifts
+
+    shift = draw_shifts(1, 1, torch.arange(25_000), 2)
+    counts = torch.bincount(shift[:, 0] * 5 + shift[:, 1], minlength=25)
+    assert ((counts - 1000) ** 2 / 1000).sum() < 60  # 24 degrees of freedom; once in 10,000
+    assert not torch.equal(shift, draw_shifts(1, 2, torch.arange(25_000), 2))
+
+
+def test_the_linear_schedule_falls_straight_to_nothing() -> None:
+    config = ScheduleConfig(name="linear")
+    assert [settings_at(step, 4, 0.2, config).lr for step in range(4)] == pytest.approx(
+        [0.2, 0.15, 0.1, 0.05]
+    )
+
+
+def test_images_grow_by_stages() -> None:
+    images = torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)
+    stages = ((0.3, 20), (0.55, 24))
+    sides = [at_resolution(images, share, stages).shape[-1] for share in (0, 0.29, 0.3, 0.54, 0.55)]
+    assert sides == [20, 20, 24, 24, 32]
+    small = at_resolution(images, 0.0, stages)
+    assert small.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(
+        small, F.interpolate(images, size=(20, 20), mode="bilinear", align_corners=False)
+    )
+
+
+def test_a_speed_run_that_was_stopped_equals_one_that_was_not(in_tmp: Path) -> None:
+    whole = train(speed_config(train__epochs=3), "whole")
+    with pytest.raises(Interrupted):
+        train(speed_config(train__epochs=3), "a", observer=Stop(2, 2))
+    train(speed_config(train__epochs=3), "a", resume=True)
+    assert same_run(RunDir(whole.run_dir), RunDir(Path("a")))
+
+
+def test_it_learns(in_tmp: Path) -> None:
+    config = speed_config(
+        train__epochs=8, model__widths=[16, 24, 32], data__limit_train=1000, data__limit_val=200
+    )
+    assert train(config, "a").val_accuracy > 0.4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"augment.form": "albumentations", "augment.translate": 2},
+        {"augment.form": "albumentations", "augment.flip": "alternating"},
+        {"train.resolutions": [[0.5, 20], [0.3, 24]]},
+        {"train.resolutions": [[0.5, 4]]},
+        {"model.widths": [8, 8]},
+        {"optim.name": "lion"},
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        load_config("fast90", env={}, settings=settings)
+
+
+def test_a_speed_recipe_needs_nothing_but_torch(in_tmp: Path) -> None:
+    program = (
+        "import sys, cifar_cli.cli.app as app;"
+        "code = app.run(sys.argv[1:]);"
+        "names = {'albumentations', 'torch_lr_finder', 'torchinfo', 'torchvision', 'matplotlib'};"
+        "sys.exit(code or len(names & set(sys.modules)))"
+    )
+    flags = (
+        "train --recipe fast90 --data shapes --limit-train 100 --limit-val 20 --epochs 1 --quiet"
+    )
+    arguments = [*flags.split(), "--set", "model.widths=[4,4,4]", "--batch-size", "50"]
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True)
