@@ -38,6 +38,8 @@ class EpochRecord:
     """Learning rate of the epoch's last step."""
     seconds: float
     """Wall-clock time of the epoch, training and validation."""
+    train_seconds: float
+    """Wall-clock time of its training alone."""
 
 
 @dataclass(frozen=True)

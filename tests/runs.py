@@ -17,6 +17,7 @@ from cifar_cli.rundir import RunDir
 from cifar_cli.training.checkpoint import load_checkpoint
 from cifar_cli.training.observer import Observer
 
+TIMES = ("seconds", "train_seconds")
 FLAGS = [*TINY_FLAGS, "--set", "runtime.threads=1"]
 
 
@@ -67,7 +68,7 @@ def equal(one: object, two: object) -> bool:
         return torch.equal(one, two)
     if isinstance(one, dict) and isinstance(two, dict):
         return one.keys() == two.keys() and all(
-            equal(one[key], two[key]) for key in one if key != "seconds"
+            equal(one[key], two[key]) for key in one if key not in TIMES
         )
     if isinstance(one, list | tuple) and isinstance(two, list | tuple):
         return len(one) == len(two) and all(map(equal, one, two))
@@ -78,7 +79,7 @@ def same_run(one: RunDir, two: RunDir) -> bool:
     """Weights, optimiser, generators, history, LR trace and metrics, to the bit."""
     first, second = (load_checkpoint(run.last) for run in (one, two))
     without = [
-        [{k: v for k, v in row.items() if k != "seconds"} for row in rows(run.path / "metrics.csv")]
+        [{k: v for k, v in row.items() if k not in TIMES} for row in rows(run.path / "metrics.csv")]
         for run in (one, two)
     ]
     return (

@@ -36,7 +36,7 @@ NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"
 
 def curves(name: str = "a", epochs: int = 5) -> RunCurves:
     records = [
-        EpochRecord(e, 2 / e, 1 - 0.8 / e, 2.1 / e, 1 - 0.9 / e, 0.01, 9.0)
+        EpochRecord(e, 2 / e, 1 - 0.8 / e, 2.1 / e, 1 - 0.9 / e, 0.01, 9.0, 8.0)
         for e in range(1, epochs + 1)
     ]
     steps = [StepRecord(s, 0.01, 2 / (s + 1)) for s in range(epochs * 10)]

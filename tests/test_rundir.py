@@ -19,7 +19,7 @@ from cifar_cli.rundir import (
     run_path,
 )
 
-RECORD = EpochRecord(1, 1.5, 0.4, 1.25, 0.5, 0.01, 12.5)
+RECORD = EpochRecord(1, 1.5, 0.4, 1.25, 0.5, 0.01, 12.5, 11.5)
 
 
 def test_a_taken_name_gets_a_number(in_tmp: Path) -> None:

@@ -73,8 +73,11 @@ def test_everything_but_filters_follows_torchs_sgd_with_nesterov_momentum() -> N
         [theirs.head.weight],
         [p for p in theirs.parameters() if p.requires_grad and p.ndim == 1],
     )
-    settings = {"momentum": 0.85, "nesterov": True, "weight_decay": 0.01}
-    sgd = torch.optim.SGD([{"params": head, "lr": 0.3}, {"params": biases, "lr": 0.05}], **settings)
+    groups = [
+        {"params": parameters, "lr": lr, "weight_decay": 0.01 / lr}
+        for parameters, lr in ((head, 0.3), (biases, 0.05))
+    ]
+    sgd = torch.optim.SGD(groups, momentum=0.85, nesterov=True)
     for step in range(4):
         apply_settings(optimizer, settings_at(step, 4, 0.1, ScheduleConfig(name="linear")))
         for group, lr in zip(sgd.param_groups, (0.3, 0.05), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -42,6 +43,8 @@ class Predictions:
     images: ImageSet
     logits: Tensor
     """float32 (N, C)."""
+    seconds: float
+    """Wall-clock time of the network's work, from images in memory to logits."""
     notes: tuple[str, ...]
     """What the user should know of how the images were read."""
 
@@ -152,13 +155,15 @@ def predict(
         splits = choose_splits(dataset, config.data, config.seed)
         images = splits.train if split == "train" else splits.val
         model = place_model(_model(found), config, place)
+        started = time.perf_counter()
         logits = predict_logits(model, images, config, place, tta_forward(model, tta), on_batch)
+        seconds = time.perf_counter() - started
     if not logits.isfinite().all():
         raise DivergedError(
             f"{found.path} gives outputs that are no numbers: its training has diverged. Train "
             "anew with a lower --max-lr."
         )
-    return Predictions(found, found_run, images, logits, dataset.notes)
+    return Predictions(found, found_run, images, logits, seconds, dataset.notes)
 
 
 def summarise_predictions(predictions: Predictions) -> Evaluation:

@@ -14,6 +14,7 @@ import typer
 
 from cifar_cli import __version__
 from cifar_cli.cli import recipes
+from cifar_cli.cli.bench import bench
 from cifar_cli.cli.doctor import doctor
 from cifar_cli.cli.evaluate import evaluate
 from cifar_cli.cli.find_lr import find_lr
@@ -34,7 +35,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Two commands to start with: cifar-resnet train --recipe demo, then cifar-resnet plot",
 )
-for command in (summary, preview_augs, find_lr, train, evaluate, misclassified, plot, doctor):
+for command in (
+    summary,
+    preview_augs,
+    find_lr,
+    train,
+    evaluate,
+    misclassified,
+    plot,
+    bench,
+    doctor,
+):
     app.command()(command)
 app.add_typer(recipes.app, name="recipes")
 

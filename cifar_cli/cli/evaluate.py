@@ -95,6 +95,7 @@ def evaluate(
         "checkpoint": str(predictions.checkpoint.path),
         "split": split,
         "tta": tta,
+        "seconds": predictions.seconds,
         "files": [],
     }
     if folder:

@@ -167,6 +167,7 @@ def train(
                 "val_loss": result.val_loss,
                 "best_val_accuracy": result.best_val_accuracy,
                 "train_seconds": result.train_seconds,
+                "seconds": result.seconds,
             }
         )
         return
@@ -174,7 +175,7 @@ def train(
     console.print(epoch_table(result.history))
     console.print(
         f"Validation accuracy [bold]{result.val_accuracy:.2%}[/bold] after "
-        f"{result.epochs_completed} epochs in {duration(result.train_seconds)}."
+        f"{result.epochs_completed} epochs in {duration(result.seconds)}."
     )
     console.print(f"Run directory: {result.run_dir}", soft_wrap=True, markup=False)
 

@@ -138,12 +138,13 @@ class OptimConfig(Section):
     max_lr: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] = 0.0465
     """Peak learning rate; `auto` runs the LR range test first and takes its suggestion."""
     weight_decay: float = Field(1e-4, ge=0, le=1)
-    """L2 penalty added to the gradient (not decoupled); with muon not for the filters."""
+    """adam: L2 penalty added to the gradient (not decoupled); muon: the share that a step takes off
+    biases and the last layer at their peak rates, momentum aside."""
     momentum: float = Field(0.7, ge=0, lt=1)
     """muon: Nesterov momentum of the filters."""
-    bias_lr: float = Field(0.053, gt=0, le=100)
-    """muon: peak learning rate of biases."""
-    head_lr: float = Field(0.67, gt=0, le=100)
+    bias_lr: float = Field(27.0, gt=0, le=100_000)
+    """muon: peak learning rate of biases; losses are means over a batch."""
+    head_lr: float = Field(343.0, gt=0, le=100_000)
     """muon: peak learning rate of the last layer."""
     sgd_momentum: float = Field(0.85, ge=0, lt=1)
     """muon: Nesterov momentum of biases and the last layer."""

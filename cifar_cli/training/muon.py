@@ -76,19 +76,16 @@ def orthogonalise(matrix: Tensor, iterations: int = ITERATIONS) -> Tensor:
 def muon_groups(model: nn.Module, config: OptimConfig, max_lr: float) -> list[dict[str, Any]]:
     """Sort parameters by shape: filters to Muon; matrices (the head) and vectors to SGD."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    sgd = {
-        "momentum": config.sgd_momentum,
-        "weight_decay": config.weight_decay,
-        "orthogonal": False,
-    }
-    muon = {"momentum": config.momentum, "weight_decay": 0.0, "orthogonal": True}
+    muon = {"momentum": config.momentum, "orthogonal": True}
+    sgd = {"momentum": config.sgd_momentum, "orthogonal": False}
     kinds = [
-        ([p for p in trained if p.ndim == 4], 1.0, muon),
-        ([p for p in trained if p.ndim == 2], config.head_lr / max_lr, sgd),
-        ([p for p in trained if p.ndim < 2], config.bias_lr / max_lr, sgd),
+        ([p for p in trained if p.ndim == 4], max_lr, 0.0, muon),
+        ([p for p in trained if p.ndim == 2], config.head_lr, config.weight_decay, sgd),
+        ([p for p in trained if p.ndim < 2], config.bias_lr, config.weight_decay, sgd),
     ]
+    # The decay of a step is to be the same for all, whatever their learning rates.
     return [
-        {"params": parameters, "lr": max_lr * scale, "lr_scale": scale, **settings}
-        for parameters, scale, settings in kinds
-        if parameters
+        {"params": group, "lr": lr, "lr_scale": lr / max_lr, "weight_decay": decay / lr, **settings}
+        for group, lr, decay, settings in kinds
+        if group
     ]

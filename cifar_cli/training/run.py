@@ -53,6 +53,8 @@ class TrainResult:
     val_loss: float
     best_val_accuracy: float
     train_seconds: float
+    """Of training alone; `seconds` has the validations too."""
+    seconds: float
     history: tuple[EpochRecord, ...]
 
 
@@ -200,7 +202,9 @@ def _finish(run: RunDir, state: TrainState, splits: Splits) -> TrainResult:
             "val_loss": result.val_loss,
             "best_val_accuracy": result.best_val_accuracy,
             "train_seconds": result.train_seconds,
+            "seconds": result.seconds,
             "validated_on": "test split" if splits.val_is_test else "held-out training images",
+            "num_classes": len(splits.class_names),
             "train_images": len(splits.train),
             "val_images": len(splits.val),
         }
@@ -219,7 +223,8 @@ def _result(run: RunDir, history: list[EpochRecord]) -> TrainResult:
         val_accuracy=final.val_accuracy,
         val_loss=final.val_loss,
         best_val_accuracy=max(record.val_accuracy for record in history),
-        train_seconds=sum(record.seconds for record in history),
+        train_seconds=sum(record.train_seconds for record in history),
+        seconds=sum(record.seconds for record in history),
         history=tuple(history),
     )
 

@@ -92,6 +92,7 @@ def train_epochs(
                 _step_records(state, loader, config, total)  # all finite, or nothing is saved
                 yield None
         steps = _step_records(state, loader, config, total)
+        state.seconds = time.perf_counter() - started  # a GPU has done its steps only now
         record = _finish_epoch(state, steps, loader, val, config, started)
         state.history.append(record)
         state.epoch += 1
@@ -171,6 +172,7 @@ def _finish_epoch(
         val_accuracy=scores.accuracy,
         lr=steps[-1].lr,
         seconds=time.perf_counter() - started,
+        train_seconds=state.seconds,
     )
 
 

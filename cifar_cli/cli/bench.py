@@ -1,0 +1,95 @@
+"""`cifar-resnet bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cifar_cli.cli import options
+from cifar_cli.errors import ConfigError
+
+
+def bench(
+    recipes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE]...", help="Names or files. Default: fast90."),
+    ] = None,
+    runs: Annotated[
+        int, typer.Option("--runs", metavar="N", min=1, max=1000, help="Runs of each recipe.")
+    ] = 3,
+    data: options.Data = None,
+    data_dir: options.DataDir = None,
+    limit_train: options.LimitTrain = None,
+    limit_val: options.LimitVal = None,
+    val_fraction: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Hold out this share of the training images, and leave the test split alone.",
+            rich_help_panel=options.IMAGES,
+        ),
+    ] = None,
+    set_: options.Set = None,
+    device: options.Device = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Seed of the first run; the others follow.")
+    ] = 1,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Where runs, table and plot are left; runs that are complete there are kept.",
+        ),
+    ] = Path("bench"),
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure recipes: accuracy with its spread, time by three clocks, operations, memory.
+
+    Whole runs in processes of their own, interleaved. Leaves bench.json and a plot of accuracy
+    against seconds.
+    """
+    given = {
+        "--data": data,
+        "--data-dir": data_dir,
+        "--limit-train": limit_train,
+        "--limit-val": limit_val,
+        "--val-fraction": val_fraction,
+        "--device": device,
+    }
+    flags = [
+        text for name, value in given.items() if value is not None for text in (name, str(value))
+    ]
+    flags += [text for setting in set_ or [] for text in ("--set", setting)]
+    names = list(dict.fromkeys(recipes or ["fast90"]))
+    from cifar_cli.config import load_config
+
+    for name in names:  # a slip in the last one must not come out after hours
+        load_config(name, overrides=set_ or [])
+    if len({Path(name).stem for name in names}) < len(names):
+        raise ConfigError(f"Recipes {', '.join(names)}: each needs a file name of its own.")
+
+    from cifar_cli.analysis.bench import bench as run_bench
+    from cifar_cli.output.bench_table import bench_report, bench_table
+    from cifar_cli.output.console import print_files, print_json, remarks, results
+    from cifar_cli.output.figures.speed import accuracy_against_seconds
+    from cifar_cli.storage import write_json
+
+    def tell(text: str) -> None:
+        if not quiet:
+            remarks().print(text, markup=False, soft_wrap=True)
+
+    found = run_bench(names, runs, flags, out, seed, tell)
+    report: dict[str, Any] = bench_report(found)
+    curves = {name: [run.curve for run in found if run.recipe == name] for name in names}
+    plot = accuracy_against_seconds(out / "accuracy_seconds.png", curves)
+    report["files"] = [str(out / "bench.json"), str(plot)]
+    write_json(out / "bench.json", report)
+    if json:
+        print_json(report)
+        return
+    results().print(bench_table(report))
+    print_files(report["files"])

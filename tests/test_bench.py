@@ -1,0 +1,90 @@
+"""Bench: figures by hand, and two recipes through the real command."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Answer, tiny_config
+from runs import FLAGS
+
+from cifar_cli.analysis.bench import spread
+from cifar_cli.analysis.flops import training_flops
+from cifar_cli.output.figures.speed import accuracy_against_seconds
+
+Cli = Callable[..., Answer]
+
+
+def test_mean_deviation_and_interval_by_hand() -> None:
+    found = spread([1.0, 2.0, 3.0])
+    assert (found.n, found.mean, found.deviation) == (3, 2.0, 1.0)
+    assert found.interval == pytest.approx((2 - 4.303 / math.sqrt(3), 2 + 4.303 / math.sqrt(3)))
+    one = spread([5.0])
+    assert (one.n, one.mean, one.deviation, one.interval) == (1, 5.0, None, None)
+    many = spread([0.0, 1.0] * 50)
+    assert many.interval is not None
+    assert many.interval[1] - 0.5 == pytest.approx(1.96 * many.deviation / 10)  # type: ignore[operator]
+
+
+def test_operations_of_a_small_network_by_hand() -> None:
+    config = tiny_config(
+        model__name="speed_resnet", model__widths=[4, 4, 4], model__convolutions=1,
+        optim__name="muon", train__epochs=2, train__resolutions=[[0.5, 17]],
+    )  # fmt: skip
+
+    def forward_and_backward(side: int) -> int:
+        stem, a = side - 1, (side - 1) // 2
+        b = a // 2
+        # Multiply-adds; the stem's filters are fixed, but its bias needs no product either.
+        forward = [stem**2 * 24 * 12, stem**2 * 4 * 24 * 9, a**2 * 4 * 4 * 9, b**2 * 4 * 4 * 9, 40]
+        # Backward, all but the stem: as much for the filters and as much again for the inputs.
+        return 2 * (forward[0] + 3 * sum(forward[1:]))
+
+    images = 100
+    expected = images * (forward_and_backward(17) + forward_and_backward(32))
+    assert training_flops(config, 10, images) == pytest.approx(expected)
+
+
+def test_bench_runs_recipes_and_keeps_what_is_complete(cli: Cli, in_tmp: Path) -> None:
+    (in_tmp / "a.yaml").write_text("schedule: {pct_start: 0.3}\n")
+    arguments = ["bench", "a.yaml", *FLAGS, "--set", "train.epochs=1", "--runs", 2]
+    first = cli(*arguments, "--json")
+    assert first.code == 0, first.err
+    (recipe,) = first.json["recipes"].values()
+    assert recipe["accuracy"]["n"] == 2
+    low, high = recipe["train_seconds"]["interval"]
+    assert low < recipe["train_seconds"]["mean"] < high
+    runs = first.json["runs"]
+    assert [run["seed"] for run in runs] == [1, 2]
+    for run in runs:
+        assert 0 < run["train_seconds"] < run["process_seconds"]
+        assert run["peak_bytes"] > 100 * 2**20
+        assert run["curve"] == [[run["train_seconds"], run["accuracy"]]]
+    assert sorted(p.name for p in (in_tmp / "bench").iterdir()) == [
+        "a-1", "a-2", "accuracy_seconds.png", "bench.json",
+    ]  # fmt: skip
+    again = cli(*arguments)
+    assert again.code == 0
+    assert again.err.count("already there") == 2
+    assert "Accuracy, 6 views %" in again.out
+    assert json.loads((in_tmp / "bench/bench.json").read_text())["runs"] == runs
+
+
+def test_a_run_that_fails_ends_bench_with_its_own_code(cli: Cli, in_tmp: Path) -> None:
+    answer = cli("bench", "baseline", "--data", "nowhere", "--runs", 1)
+    assert answer.code == 3
+    assert "nowhere" in answer.err
+    assert cli("bench", "fast91").code == 2
+    assert cli("bench", "--runs", 0).code == 2
+
+
+def test_the_plot_shows_each_recipe(tmp_path: Path) -> None:
+    curves = {
+        "fast90": [[(70.0, 0.5), (160.0, 0.8)], [(75.0, 0.52), (171.0, 0.83)]],
+        "a name of some length": [[(400.0, 0.6), (900.0, 0.85), (1500.0, 0.9)]],
+    }
+    path = accuracy_against_seconds(tmp_path / "plot.png", curves)
+    assert path.stat().st_size > 10_000
