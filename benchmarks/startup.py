@@ -15,7 +15,7 @@ from pathlib import Path
 
 COMMANDS = (
     "", "summary", "preview-augs", "find-lr", "train", "evaluate", "misclassified", "plot",
-    "doctor", "recipes",
+    "bench", "doctor", "recipes",
 )  # fmt: skip
 
 

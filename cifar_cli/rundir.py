@@ -6,6 +6,7 @@ Knows nothing of torch, so that plots and listings stay light.
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import re
@@ -16,12 +17,12 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from cifar_cli.errors import CheckpointError, ConfigError, nearest_hint
 from cifar_cli.storage import remove_temporary, storage_errors, write_json, write_text
 
 RUNS = Path("runs")
+# What a file system without locks on folders answers.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL)
 SCHEMA_VERSION = 1
 
 
@@ -87,31 +88,48 @@ class RunDir:
         """Whether training has begun here; the first checkpoint may not be written yet."""
         return self.config.is_file()
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything of a run here: a configuration or a checkpoint."""
+        return self.started or any(self.last.parent.glob("*.pt"))
+
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the one process that writes here, and clear away what a killed one left half-written.
+        """Be the one process that trains here (POSIX; elsewhere nothing is locked).
+
+        The system releases the lock however the process ends.
 
         Raises:
             ConfigError: Another process trains in this folder.
         """
-        lock = FileLock(self.path / ".lock")
+        if os.name != "posix":
+            yield
+            return
+        import fcntl
+
+        descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise ConfigError(
-                f"Another process is training in {self.path}. Wait for it, or choose another "
-                "--name or --run-dir."
-            ) from None
-        except (OSError, NotImplementedError):
-            pass  # a file system without locks
-        try:
-            for folder in (self.path, self.last.parent):
-                remove_temporary(folder)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"Another process is training in {self.path}. Wait for it, or choose another "
+                    "--name or --run-dir."
+                ) from None
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
             yield
         finally:
-            with suppress(OSError):
-                (self.path / ".lock").unlink()
-            lock.release()
+            os.close(descriptor)
+
+    def clear_away(self) -> None:
+        """Before training goes on: what a killed process left half-written, what is damaged, and
+        the result of fewer epochs."""
+        for folder in (self.path, self.last.parent):
+            remove_temporary(folder)
+        with storage_errors(self.result):
+            self.result.unlink(missing_ok=True)
 
     @property
     def plots(self) -> Path:
@@ -260,11 +278,19 @@ def _read_rows(path: Path, kind: type[EpochRecord] | type[StepRecord]) -> list[l
             header, *rows = list(csv.reader(file)) or [names]
         if header != names:
             raise ValueError(f"its columns are {header}")
-        return [[float(cell) for cell in row] for row in rows if len(row) == len(names)]
+        if kind is StepRecord and rows and not _is_numbers(rows[-1], len(names)):
+            rows.pop()  # a killed process may leave half a line where lines are appended
+        return [[float(cell) for cell in row] for row in rows]
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
         raise CheckpointError(f"Cannot read {path}: {error}.") from error
+
+
+def _is_numbers(row: list[str], count: int) -> bool:
+    with suppress(ValueError):
+        return len([float(cell) for cell in row]) == count
+    return False
 
 
 def _count_rows(path: Path) -> int:

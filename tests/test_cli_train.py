@@ -124,6 +124,25 @@ def test_bad_input_ends_with_one_message_and_leaves_nothing(
     assert not (in_tmp / "runs").exists()
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again_with_its_settings(
+    cli: Cli, in_tmp: Path
+) -> None:
+    assert cli("train", *TINY_FLAGS, "--run-dir", "a", "--quiet").code == 0
+    for path in [*(in_tmp / "a/checkpoints").iterdir(), in_tmp / "a/result.json"]:
+        path.unlink()
+    (in_tmp / "a/metrics.csv").unlink()
+    before = (in_tmp / "a/config.yaml").read_bytes()
+    answer = cli("train", "--resume", "--run-dir", "a", "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json["run_dir"] == "a"
+    assert (in_tmp / "a/config.yaml").read_bytes() == before
+
+
+def test_allow_changes_means_something_with_resume_only(cli: Cli) -> None:
+    answer = cli("train", *TINY_FLAGS, "--allow-changes")
+    assert (answer.code, "--resume" in answer.err) == (2, True)
+
+
 def test_resume_takes_the_settings_of_the_run_itself(
     cli: Cli, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

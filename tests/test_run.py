@@ -287,7 +287,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_overwritten(in_tmp: Path
     run = RunDir(train(tiny_config(), name="a").run_dir)
     for path in (run.last, run.last.with_name("previous.pt")):
         path.write_bytes(b"rubbish")
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match="checksums do not fit"):
         train(tiny_config(), name="a", resume=True)
     assert run.last.read_bytes() == b"rubbish"
 
@@ -391,3 +391,87 @@ def test_training_validates_on_held_out_images_when_asked(in_tmp: Path) -> None:
     assert RunDir(result.run_dir).read_json("result.json")["validated_on"] == (
         "held-out training images"
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"seed": 9, "data__val_fraction": 0.2}, "validated on images that it was trained on"),
+        ({"train__epochs": 1, "data__val_fraction": 0.2}, "2 epochs have begun"),
+        ({"optim__name": "muon", "data__val_fraction": 0.2}, "averages would not fit"),
+    ],
+    ids=["seed", "epochs", "optimiser"],
+)
+def test_some_changes_are_refused_even_when_asked_for(
+    in_tmp: Path, changes: dict[str, object], why: str
+) -> None:
+    with pytest.raises(Interrupted):
+        train(tiny_config(data__val_fraction=0.2), name="a", observer=StopAt(2, 1))
+    with pytest.raises(ConfigError, match=why):
+        train(tiny_config(**changes), name="a", resume=True, allow_changes=True)
+
+
+def test_a_changed_weight_decay_reaches_the_optimiser(in_tmp: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(tiny_config(), name="a", observer=StopAt(1, 2))
+    result = train(tiny_config(optim__weight_decay=0.5), name="a", resume=True, allow_changes=True)
+    training = load_checkpoint(RunDir(result.run_dir).last).training
+    assert training is not None
+    assert training["optimizer"]["param_groups"][0]["weight_decay"] == 0.5
+
+
+def test_a_finished_run_that_goes_on_has_no_result_until_it_is_finished_again(
+    in_tmp: Path,
+) -> None:
+    train(tiny_config(train__epochs=1), name="a")
+    more = tiny_config(train__epochs=3)
+    with pytest.raises(Interrupted):
+        train(more, name="a", resume=True, allow_changes=True, observer=StopAt(2, 1))
+    assert not Path("runs/a/result.json").exists()
+    train(more, name="a", resume=True)
+    assert RunDir(Path("runs/a")).read_json("result.json")["epochs_completed"] == 3
+
+
+def test_results_whose_checkpoints_are_lost_are_not_overwritten(in_tmp: Path) -> None:
+    run = RunDir(train(tiny_config(), name="a").run_dir)
+    for name in ("last.pt", "previous.pt"):
+        run.last.with_name(name).unlink()
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    with pytest.raises(CheckpointError, match="are lost"):
+        train(tiny_config(), name="a", resume=True)
+    assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.fault(15)
+def test_a_checkpoint_of_a_newer_version_is_not_passed_over(in_tmp: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(tiny_config(), name="a", observer=StopAt(2, 1))
+    run = RunDir(Path("runs/a"))
+    content = torch.load(run.last, weights_only=True)
+    torch.save({**content, "version": 99}, run.last)
+    with pytest.raises(CheckpointError, match="version 99"):
+        train(tiny_config(), name="a", resume=True)
+
+
+def test_a_damaged_checkpoint_does_not_take_the_place_of_the_sound_one(in_tmp: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(tiny_config(), name="a", observer=StopAt(2, 1))
+    run = RunDir(Path("runs/a"))
+    run.last.write_bytes(b"rubbish")
+    sound = run.last.with_name("previous.pt").read_bytes()
+    with pytest.raises(Interrupted):
+        train(tiny_config(), name="a", resume=True, observer=StopAt(2, 2))
+    assert run.last.with_name("previous.pt").read_bytes() == sound
+    assert run.last.with_name("damaged.pt").read_bytes() == b"rubbish"
+    assert load_checkpoint(run.last).training
+
+
+def test_half_a_line_at_the_end_of_the_steps_stops_nothing(in_tmp: Path) -> None:
+    whole = train(tiny_config(), name="whole")
+    with pytest.raises(Interrupted):
+        train(tiny_config(), name="a", observer=StopAt(2, 1))
+    steps = Path("runs/a/steps.csv")
+    steps.write_text(steps.read_text()[:-14])
+    train(tiny_config(), name="a", resume=True)
+    found = [s.step for s in RunDir(Path("runs/a")).read_steps()]
+    assert found[-4:] == [s.step for s in RunDir(whole.run_dir).read_steps()][-4:]

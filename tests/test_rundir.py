@@ -66,7 +66,9 @@ def test_metrics_are_read_back_as_written(tmp_path: Path) -> None:
     records = [RECORD, dataclasses.replace(RECORD, epoch=2, train_loss=1 / 3)]
     run.write_metrics(records)
     header, *rows = (tmp_path / "metrics.csv").read_text().splitlines()
-    assert header == "epoch,train_loss,train_accuracy,val_loss,val_accuracy,lr,seconds"
+    assert (
+        header == "epoch,train_loss,train_accuracy,val_loss,val_accuracy,lr,seconds,train_seconds"
+    )
     assert len(rows) == 2
     back = run.read_metrics()
     assert back[0] == RECORD

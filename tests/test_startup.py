@@ -16,6 +16,7 @@ COMMANDS = (
     "evaluate",
     "misclassified",
     "plot",
+    "bench",
     "doctor",
     "recipes",
     "recipes list",

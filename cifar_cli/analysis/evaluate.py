@@ -163,7 +163,10 @@ def predict(
             f"{found.path} gives outputs that are no numbers: its training has diverged. Train "
             "anew with a lower --max-lr."
         )
-    return Predictions(found, found_run, images, logits, seconds, dataset.notes)
+    notes = dataset.notes
+    if split == "val" and data is None and limit is None and splits.fingerprint != found.data:
+        notes += ("These are not the images that the run was trained and validated on.",)
+    return Predictions(found, found_run, images, logits, seconds, notes)
 
 
 def summarise_predictions(predictions: Predictions) -> Evaluation:

@@ -146,7 +146,7 @@ Run = Annotated[
 
 
 def resolve(
-    recipe: str | Path = "baseline",
+    recipe: str | Path | dict[str, Any] = "baseline",
     config: Path | None = None,
     overrides: list[str] | None = None,
     data: str | None = None,

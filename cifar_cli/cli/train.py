@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -118,6 +118,8 @@ def train(
         raise ConfigError("--run-dir and --name both say where the run lies: give one of them.")
     if resume and run_dir is None and name is None:
         run_dir = _newest()
+    if allow_changes and not resume:
+        raise ConfigError("--allow-changes: it only means something with --resume.")
     own = _own_settings(run_dir, name) if resume and recipe is None else None
     settings = options.resolve(
         own or recipe or "baseline",
@@ -187,15 +189,17 @@ def _number_or_auto(text: str | None) -> float | str | None:
         return text  # the configuration knows `auto`, and refuses everything else
 
 
-def _own_settings(run_dir: Path | None, name: str | None) -> Path | None:
-    """The resolved configuration of the run that is to be resumed, where there is one."""
+def _own_settings(run_dir: Path | None, name: str | None) -> Path | dict[str, Any] | None:
+    """The settings of the run that is to be resumed: its checkpoint's, else its config.yaml."""
     from cifar_cli.rundir import RunDir, run_path
+    from cifar_cli.training.checkpoint import load_newest
 
     if run_dir is None and name is None:
         return None
     run = RunDir(run_dir if run_dir is not None else run_path(str(name)))
-    has_checkpoint = any(run.last.parent.glob("*.pt"))
-    return run.config if has_checkpoint and run.config.is_file() else None
+    if checkpoint := load_newest(run.last):
+        return checkpoint.config.model_dump(mode="json")
+    return run.config if run.started else None
 
 
 def _newest() -> Path | None:

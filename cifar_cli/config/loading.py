@@ -40,7 +40,7 @@ def recipe_text(name: str) -> str:
 
 
 def load_config(
-    recipe: str | os.PathLike[str] = "baseline",
+    recipe: str | os.PathLike[str] | Mapping[str, Any] = "baseline",
     *,
     config_file: str | os.PathLike[str] | None = None,
     overrides: Iterable[str] = (),
@@ -51,7 +51,7 @@ def load_config(
     """Build the configuration: defaults < recipe < file < environment < overrides < settings.
 
     Args:
-        recipe: Name of a built-in recipe or path of a YAML file.
+        recipe: Name of a built-in recipe, path of a YAML file, or a tree of settings.
         config_file: A YAML file on top of the recipe.
         overrides: `section.key=value` texts, values read as YAML.
         settings: Dotted keys to plain values (the command line's own flags); None is skipped.
@@ -62,8 +62,10 @@ def load_config(
         ConfigError: Every wrong key and value at once, in one message.
     """
     tree: dict[str, Any] = {}
-    name = os.fspath(recipe)
-    if name in recipe_names():
+    name = "" if isinstance(recipe, Mapping) else os.fspath(recipe)
+    if isinstance(recipe, Mapping):
+        _merge(tree, dict(recipe))
+    elif name in recipe_names():
         _merge(tree, _mapping(parse_yaml(recipe_text(name), f"recipe {name!r}"), name))
     elif name.endswith((".yaml", ".yml")) or os.sep in name or Path(name).is_file():
         _merge(tree, _read_file(Path(name)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -15,7 +16,8 @@ from cifar_cli.config import Config
 from cifar_cli.data.augment_tensor import TensorAugment
 from cifar_cli.data.keyed import epoch_order
 from cifar_cli.data.types import ImageSet
-from cifar_cli.errors import CifarError, OutOfMemoryError
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Augment(Protocol):
@@ -91,7 +93,7 @@ class TrainLoader:
             for number in range(len(batches)):
                 yield _batch(job[number])
             return
-        results = DataLoader(
+        loader = DataLoader(
             job,
             batch_size=None,
             num_workers=min(self.workers, len(batches)),
@@ -100,19 +102,17 @@ class TrainLoader:
             # Workers must not draw from the generator that training draws from.
             generator=torch.Generator(),
         )
+        with _stops_held_back():
+            results = iter(loader)
         try:
             for result in results:
                 yield _batch(result)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise OutOfMemoryError(
-                f"A loader process was killed, as the system does where memory runs out ({error}). "
-                "Try --set data.workers=0."
-            ) from error
+        finally:
+            # An error would keep the iterator alive, and it its workers, which ignore SIGTERM.
+            results._shutdown_workers()  # type: ignore[attr-defined]
 
 
-class _AugmentJob(Dataset[Tensor | CifarError]):
+class _AugmentJob(Dataset[Tensor | Exception]):
     """Batch number to augmented batch, in this process or in a worker.
 
     What goes wrong is handed over as a value: a worker's exceptions arrive as text.
@@ -126,18 +126,18 @@ class _AugmentJob(Dataset[Tensor | CifarError]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, number: int) -> Tensor | CifarError:
+    def __getitem__(self, number: int) -> Tensor | Exception:
         rows = self.batches[number]
         # index_select copies whole images; plain indexing goes byte by byte.
         pixels = self.images.images.index_select(0, rows)
         try:
             return self.augment(pixels, self.images.indices[rows], self.epoch)
-        except CifarError as error:
+        except Exception as error:
             return error
 
 
-def _batch(result: Tensor | CifarError) -> Tensor:
-    if isinstance(result, CifarError):
+def _batch(result: Tensor | Exception) -> Tensor:
+    if isinstance(result, Exception):
         raise result
     return result
 
@@ -145,9 +145,24 @@ def _batch(result: Tensor | CifarError) -> Tensor:
 def _start_worker(_: int) -> None:
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     torch.set_num_threads(1)
-    # A stop is the main process's to answer; it needs the workers until the step at hand is done.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def _stops_held_back() -> Iterator[None]:
+    """Start workers deaf to stops from their first instant, where the system can (POSIX).
+
+    A stop is the main process's to answer; it needs its workers until the step at hand is done.
+    """
+    if os.name != "posix":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def make_augment(config: Config) -> Augment:

@@ -22,7 +22,7 @@ from cifar_cli.config import Config
 from cifar_cli.config.loading import build_config
 from cifar_cli.errors import CheckpointError, CifarError
 from cifar_cli.rundir import EpochRecord
-from cifar_cli.storage import write_bytes
+from cifar_cli.storage import storage_errors, write_bytes
 from cifar_cli.training.runtime import restore_rng, rng_state
 from cifar_cli.training.trainer import TrainState
 
@@ -33,6 +33,10 @@ PREVIOUS = "previous.pt"
 _END, _END_BYTES = b"PK\5\6", 22
 # What torch.compile and data parallelism put before the names of weights.
 _PREFIX = re.compile(r"^(?:_orig_mod\.|module\.)+")
+
+
+class DamagedError(CheckpointError):
+    """A file that is not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -99,15 +103,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         file = path.read_bytes()
     except FileNotFoundError:
-        raise CheckpointError(f"There is no checkpoint {path}.") from None
+        raise CheckpointError(f"There is no checkpoint {path}. {_others(path)}") from None
     except OSError as error:
         raise CheckpointError(f"Cannot read {path}: {error.strerror}.") from error
     if not _seal_fits(file):
-        raise CheckpointError(
-            f"{path} is damaged: its checksum does not fit. {_others(path)}"
-            if file
-            else f"{path} is empty. {_others(path)}"
-        )
+        what = "is damaged: its checksum does not fit" if file else "is empty"
+        raise DamagedError(f"{path} {what}. {_others(path)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch thinks of other programs' files
@@ -140,18 +141,28 @@ def load_newest(path: Path) -> Checkpoint | None:
     """Read `last.pt`, or `previous.pt` where that is missing or damaged; None without both.
 
     Raises:
-        CheckpointError: Files are there, and all are damaged.
+        CheckpointError: Files are there, and all are damaged, or one is not this program's.
     """
-    failure: CheckpointError | None = None
+    damaged = []
     for candidate in (path, path.with_name(PREVIOUS)):
-        if candidate.is_file():
+        if candidate.exists():
             try:
                 return load_checkpoint(candidate)
-            except CheckpointError as error:
-                failure = failure or error
-    if failure:
-        raise failure
+            except DamagedError:
+                damaged.append(str(candidate))
+    if damaged:
+        raise CheckpointError(
+            f"{' and '.join(damaged)} cannot be read: their checksums do not fit. This run cannot "
+            "go on; start a new one. Its best.pt, if it is there, can still be evaluated."
+        )
     return None
+
+
+def set_aside(path: Path) -> None:
+    """Take a damaged checkpoint out of the way, lest it be kept in the place of a sound one."""
+    if path.exists():
+        with storage_errors(path):
+            path.replace(path.with_name("damaged.pt"))
 
 
 def restore(state: TrainState, checkpoint: Checkpoint) -> None:
@@ -165,13 +176,21 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
         raise CheckpointError(f"{checkpoint.path} holds weights only; training needs last.pt.")
     device = next(state.model.parameters()).device
     load_weights(state.model, checkpoint)
+    settings = [_settings(group) for group in state.optimizer.param_groups]
     state.optimizer.load_state_dict(training["optimizer"])
+    # Averages come from the file, settings from the configuration, which may have been changed.
+    for group, own in zip(state.optimizer.param_groups, settings, strict=True):
+        group.update(own)
     state.epoch, state.step = training["epoch"], training["step"]
     state.seconds = training["seconds"]
     state.losses = list(training["losses"].to(device))
     state.correct = torch.tensor(training["correct"], device=device)
     state.history = history_of(training)
     restore_rng(training["rng"], device)
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
 
 
 def history_of(training: dict[str, Any]) -> list[EpochRecord]:

@@ -10,10 +10,11 @@ from cifar_cli.training.checkpoint import Checkpoint
 
 # How a run is carried on may change at a resume; what it computes may not.
 FREE_TO_CHANGE = (
-    "data.dir", "data.source", "data.workers", "device", "runtime.", "train.save_minutes"
+    "data.dir", "data.source", "data.workers", "data.skip_bad_images", "device",
+    "runtime.threads", "runtime.channels_last", "runtime.compile", "train.save_minutes",
 )  # fmt: skip
 # These decide the shapes of the weights, which tell more clearly what does not fit.
-SEEN_IN_THE_WEIGHTS = ("model.name", "model.width")
+SEEN_IN_THE_WEIGHTS = ("model.name", "model.width", "model.convolutions")
 # Where these change, a step no longer stands for the same images.
 MOVES_THE_STEPS = (
     "the images",
@@ -42,13 +43,30 @@ def resumed_settings(
         for key in before
         if before[key] != now[key] and not key.startswith((*FREE_TO_CHANGE, *SEEN_IN_THE_WEIGHTS))
     ]
+    run = checkpoint.path.parent.parent
     if changed and not allow_changes:
         raise ConfigError(
-            f"--resume goes on with the settings of {checkpoint.path.parent.parent}, but these "
-            f"differ: {'; '.join(changed)}. Leave them out, start a new run, or add "
-            "--allow-changes."
+            f"--resume goes on with the settings of {run}, but these differ: "
+            f"{'; '.join(changed)}. Leave them out, start a new run, or add --allow-changes."
         )
+    _refuse_what_cannot_change(config, checkpoint, changed)
     return config, changed
+
+
+def _refuse_what_cannot_change(config: Config, checkpoint: Checkpoint, changed: list[str]) -> None:
+    training = checkpoint.training or {"epoch": 1, "step": 0}
+    begun = training["epoch"] - (training["step"] == 0)
+    held_out = config.data.val_fraction or checkpoint.config.data.val_fraction
+    for text in changed:
+        why = None
+        if text.startswith("optim.name"):
+            why = "the optimiser's averages would not fit"
+        elif text.startswith("train.epochs") and config.train.epochs < begun:
+            why = f"{begun} epochs have begun"
+        elif text.startswith(("seed", "data.val_fraction")) and held_out:
+            why = "the run would be validated on images that it was trained on"
+        if why:
+            raise ConfigError(f"--allow-changes: not {text}, since {why}. Start a new run.")
 
 
 def changed_images(splits: Splits, checkpoint: Checkpoint, allow_changes: bool) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from cifar_cli.training.checkpoint import (
     load_newest,
     restore,
     save_checkpoint,
+    set_aside,
 )
 from cifar_cli.training.observer import Observer
 from cifar_cli.training.optim import build_optimizer
@@ -39,6 +41,7 @@ from cifar_cli.training.runtime import (
 )
 from cifar_cli.training.trainer import TrainState, train_epochs
 
+STOPPING = "Stopping after this step … (once more: at once, without saving)"
 # The estimate leaves out the first step, in which memory is set up and kernels are chosen.
 ESTIMATE_STEPS = 3
 
@@ -82,44 +85,66 @@ def train(
     """
     observer = observer or Observer()
     device = prepare_runtime(config)
-    target = _target(run_dir, name, resume)
-    run = RunDir(target)
-    checkpoint = load_newest(run.last) if resume else None
-    changed: list[str] = []
-    if checkpoint:
-        if checkpoint.path != run.last:
-            observer.message(f"last.pt is missing or damaged; going on from {checkpoint.path}.")
-        config, changed = resumed_settings(config, checkpoint, allow_changes)
-        if done := _finished(run, checkpoint, config):
-            observer.message(f"{target} is complete; nothing is left to do.")
-            return done
-    elif resume:
-        observer.message(f"Nothing to resume in {target}: starting fresh.")
-    check_place(target)
-    with memory_errors(smaller_batch(config)):
-        dataset = load_dataset(config.data, observer.progress)
-        for note in dataset.notes:
-            observer.message(note)
-        splits = choose_splits(dataset, config.data, config.seed)
-        if config.optim.max_lr == "auto":
-            config = _with_found_lr(config, splits, device, observer)
-        loader = TrainLoader(splits.train, config, device)
-        state = _fresh_state(config, len(splits.class_names), loader)
+    run = RunDir(_target(run_dir, name, resume))
+    with ExitStack() as stack:
+        checkpoint: Checkpoint | None = None
+        changed: list[str] = []
+        goes_on = resume and run.begun
+        if goes_on:
+            stack.enter_context(run.locked())
+            checkpoint = _checkpoint_of(run)
         if checkpoint:
-            restore(state, checkpoint)
-            changed += changed_images(splits, checkpoint, allow_changes)
-    if changed:
-        observer.message(f"Going on with changes: {'; '.join(changed)}.")
-        if state.step and moves_the_steps(changed):
-            observer.message(f"Epoch {state.epoch} starts again from its first step.")
-            state.restart_epoch()
-    # A run that was killed before its first checkpoint is begun again where it lies.
-    run = run if checkpoint or (resume and run.started) else create_run(target)
-    with run.locked():
+            config, changed = resumed_settings(config, checkpoint, allow_changes)
+            if checkpoint.path != run.last:
+                observer.message(f"last.pt is missing or damaged; going on from {checkpoint.path}.")
+            if done := _finished(run, checkpoint, config):
+                observer.message(f"{run.path} is complete; nothing is left to do.")
+                return done
+        elif resume:
+            observer.message(f"Nothing to resume in {run.path}: starting fresh.")
+        check_place(run.path)
+        with memory_errors(smaller_batch(config)):
+            dataset = load_dataset(config.data, observer.progress)
+            for note in dataset.notes:
+                observer.message(note)
+            splits = choose_splits(dataset, config.data, config.seed)
+            if config.optim.max_lr == "auto":
+                config = _with_found_lr(config, splits, device, observer)
+            loader = TrainLoader(splits.train, config, device)
+            state = _fresh_state(config, len(splits.class_names), loader)
+            if checkpoint:
+                restore(state, checkpoint)
+                changed += changed_images(splits, checkpoint, allow_changes)
+        if changed:
+            observer.message(f"Going on with changes: {'; '.join(changed)}.")
+            if state.step and moves_the_steps(changed):
+                observer.message(f"Epoch {state.epoch} starts again from its first step.")
+                state.restart_epoch()
+        # A run that was killed before its first checkpoint is begun again where it lies.
+        if not goes_on:
+            run = create_run(run.path)
+            stack.enter_context(run.locked())
+        if checkpoint and checkpoint.path != run.last:
+            set_aside(run.last)
         if dataset.skipped:
             skipped = [image._asdict() for image in dataset.skipped]
             write_csv(run.path / "skipped_images.csv", list(BadImage._fields), skipped)
         return _train_in(run, state, loader, splits, config, observer)
+
+
+def _checkpoint_of(run: RunDir) -> Checkpoint | None:
+    """The newest checkpoint of a run that has begun; None before its first one.
+
+    Raises:
+        CheckpointError: All are damaged or lost.
+    """
+    checkpoint = load_newest(run.last)
+    if checkpoint is None and (run.best.exists() or run.result.exists() or run.read_metrics()):
+        raise CheckpointError(
+            f"{run.path} has results, but its checkpoints last.pt and previous.pt are lost: it "
+            "cannot go on. Start a new run."
+        )
+    return checkpoint
 
 
 def _train_in(
@@ -130,6 +155,7 @@ def _train_in(
     config: Config,
     observer: Observer,
 ) -> TrainResult:
+    run.clear_away()
     write_text(run.config, config_yaml(config))
     run.write_env(describe_environment(loader.device))
     run.write_metrics(state.history)
@@ -138,7 +164,7 @@ def _train_in(
     observer.started(run, config, len(splits.train), loader.steps, state.epoch)
     if splits.val_is_test:
         observer.message("The test split is used for validation; the last epoch is the headline.")
-    stop = StopSignal(lambda: observer.message("Stopping after this step …"))
+    stop = StopSignal(lambda: observer.message(STOPPING))
     clock = _Clock(state, loader.steps, config.train.epochs, observer)
     save = partial(
         save_checkpoint,
@@ -233,9 +259,10 @@ def _finished(run: RunDir, checkpoint: Checkpoint, config: Config) -> TrainResul
     """The result of a run with nothing left to do; None for others."""
     training = checkpoint.training
     same_network = checkpoint.config.model == config.model
-    if training and same_network and run.result.is_file():
-        history = history_of(training)
-        return _result(run, history) if len(history) >= config.train.epochs else None
+    history = history_of(training) if training else []
+    told = run.read_json(run.result.name).get("epochs_completed")
+    if same_network and told == len(history) == config.train.epochs:
+        return _result(run, history)
     return None
 
 

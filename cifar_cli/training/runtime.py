@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -130,11 +131,16 @@ def smaller_batch(config: Config) -> str:
 
 @contextmanager
 def memory_errors(remedy: str) -> Iterator[None]:
-    """Turn an out-of-memory failure of torch or Python into one with a remedy."""
+    """Turn an out-of-memory failure of torch, Python or a loader process into one with a remedy."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         text = str(error)
+        if re.search(r"DataLoader worker .*(killed by signal|exited unexpectedly)", text):
+            raise OutOfMemoryError(
+                f"A loader process was killed, as the system does where memory runs out ({text}). "
+                "Try --set data.workers=0."
+            ) from error
         is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
         if not is_memory and "allocate memory" not in text and "out of memory" not in text:
             raise

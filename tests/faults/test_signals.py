@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,9 +128,14 @@ def test_an_image_that_cannot_be_augmented_is_told_by_its_position(
 
 
 @pytest.mark.fault(26)
-def test_a_killed_loader_process_ends_training_and_loses_nothing(in_tmp: Path) -> None:
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05])
+def test_a_killed_loader_process_ends_training_and_loses_nothing(
+    in_tmp: Path, delay: float
+) -> None:
     process = Running(in_tmp, "train", *LONG, *WORKERS)
     process.wait_for(has_reported(in_tmp))
+    process.wait_for(lambda: len(children(process.pid)) >= 2)
+    time.sleep(delay)
     process.wait_for(lambda: len(children(process.pid)) >= 2)
     os.kill(children(process.pid)[-1], signal.SIGKILL)
     assert process.end(30) == 6
