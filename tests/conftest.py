@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from cifar_cli.cli.app import run
 from cifar_cli.config import Config, load_config
 from cifar_cli.data import ImageSet
 
+# A shell starts what it puts in the background deaf to Ctrl-C, and so would be all processes here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Timing depends on the machine that runs the tests; what is tested here does not.
 settings.register_profile("plain", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("plain")

@@ -97,7 +97,7 @@ def test_everything_but_filters_follows_torchs_sgd_with_nesterov_momentum() -> N
 def test_a_filter_is_renormalised_and_moved_by_an_orthogonal_matrix() -> None:
     model = SpeedResnet(10, (8, 8, 8))
     optimizer = build_optimizer(model, OptimConfig(name="muon", momentum=0.5), 0.1)
-    weight = model.groups[1].convolutions[0].weight  # type: ignore[union-attr,index]
+    weight = model.groups[1][0][0].weight
     before = weight.detach().clone()
     for p in model.parameters():
         p.grad = torch.randn_like(p) if p.requires_grad else None
@@ -131,7 +131,7 @@ def test_the_speed_network_takes_any_batch_and_size(side: int, convolutions: int
 
 
 def test_the_first_filters_of_each_convolution_hand_their_input_on() -> None:
-    convolution = SpeedResnet(10, (8, 12, 16)).groups[1].convolutions[0]  # type: ignore[union-attr,index]
+    convolution = SpeedResnet(10, (8, 12, 16)).groups[1][0][0]
     x = torch.randn(2, 8, 9, 9)
     torch.testing.assert_close(convolution(x)[:, :8], x)
 

@@ -24,35 +24,35 @@ class BatchNorm(nn.BatchNorm2d):
         self.weight.requires_grad_(False)
 
 
-class Group(nn.Module):
-    """Convolutions 3x3 without bias, each with batch norm and SiLU; the first one is pooled.
+class ConvBlock(nn.Sequential):
+    """Convolution 3x3 without bias, [max-pool 2], batch norm, SiLU.
+
+    (B, in_channels, H, W) to (B, out_channels, H, W), or to half of H and W where pooled.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, pool: bool) -> None:
+        convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        # As many filters as there are inputs start by handing these on.
+        nn.init.dirac_(convolution.weight.data[:in_channels])
+        super().__init__(
+            convolution,
+            *([nn.MaxPool2d(2)] if pool else []),
+            BatchNorm(out_channels),
+            nn.SiLU(inplace=True),
+        )
+
+
+class Group(nn.Sequential):
+    """Convolution blocks, of which the first one changes the channels and is pooled.
 
     (B, in_channels, H, W) to (B, out_channels, H // 2, W // 2).
     """
 
     def __init__(self, in_channels: int, out_channels: int, convolutions: int) -> None:
-        super().__init__()
         sizes = [in_channels, *[out_channels] * convolutions]
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in pairwise(sizes)
+        super().__init__(
+            *(ConvBlock(a, b, pool=n == 0) for n, (a, b) in enumerate(pairwise(sizes)))
         )
-        self.norms = nn.ModuleList(BatchNorm(out_channels) for _ in range(convolutions))
-        for convolution in self.convolutions:
-            # As many filters as there are inputs start by handing these on.
-            weight = convolution.weight
-            assert isinstance(weight, Tensor)
-            nn.init.dirac_(weight.data[: weight.shape[1]])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
-        for number, (convolution, norm) in enumerate(
-            zip(self.convolutions, self.norms, strict=True)
-        ):
-            x = convolution(x)
-            if number == 0:
-                x = F.max_pool2d(x, 2)
-            x = F.silu(norm(x), inplace=True)
-        return x
 
 
 class SpeedResnet(nn.Module):

@@ -209,8 +209,6 @@ def test_an_lr_range_test_leaves_model_and_generators_as_they_were(form: str, en
         if end == "interrupted" and done == 5:
             os.kill(os.getpid(), signal.SIGINT)
 
-    # A shell starts background jobs with SIGINT ignored.
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     how = "finished"
     try:
         lr_range_test(
@@ -220,8 +218,6 @@ def test_an_lr_range_test_leaves_model_and_generators_as_they_were(form: str, en
         )  # fmt: skip
     except BaseException as error:
         how = type(error).__name__
-    finally:
-        signal.signal(signal.SIGINT, handler)
     assert everything(model) == before
     expected = {
         "finished": {"finished"},
