@@ -19,8 +19,8 @@ from pathlib import Path
 
 from conftest import rows
 from processes import Running
-from runs import FLAGS as TINY
-from runs import same_run
+from stopped import FLAGS as TINY
+from stopped import same_run
 
 from cifar_cli.rundir import RunDir
 from cifar_cli.training.checkpoint import load_checkpoint, load_newest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Answer, tiny_config
-from runs import FLAGS
+from stopped import FLAGS
 
 from cifar_cli.analysis.bench import spread
 from cifar_cli.analysis.flops import training_flops

@@ -12,7 +12,7 @@ import torch
 from conftest import random_images, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import Stop, same_run
+from stopped import Stop, same_run
 from torch.nn import functional as F
 
 from cifar_cli import train

@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import TINY_FLAGS, Answer, rows, tiny_config
 from processes import Running
-from runs import FLAGS, Stop, StopAfterEpoch, hashes, interrupted, kept, same_run
+from stopped import FLAGS, Stop, StopAfterEpoch, hashes, interrupted, kept, same_run
 
 from cifar_cli import train
 from cifar_cli.errors import Interrupted

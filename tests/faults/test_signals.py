@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import TINY_FLAGS, Answer, rows
 from processes import Running
-from runs import FLAGS, hashes, interrupted, kept, same_run
+from stopped import FLAGS, hashes, interrupted, kept, same_run
 
 from cifar_cli.rundir import RunDir
 from cifar_cli.training.checkpoint import load_checkpoint, load_newest, seal
