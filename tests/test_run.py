@@ -26,6 +26,7 @@ from cifar_cli.errors import (
     StorageError,
 )
 from cifar_cli.rundir import EpochRecord, RunDir
+from cifar_cli.training import clock as clock_module
 from cifar_cli.training import run as run_module
 from cifar_cli.training.checkpoint import load_checkpoint
 from cifar_cli.training.observer import Observer
@@ -376,9 +377,7 @@ def test_an_estimate_comes_once_and_scales_with_what_is_left(
         def perf_counter() -> float:
             return float(next(times))
 
-        monotonic, strftime = run_module.time.monotonic, run_module.time.strftime
-
-    monkeypatch.setattr(run_module, "time", Clock)
+    monkeypatch.setattr(clock_module, "time", Clock)
     listener = Listener()
     train(tiny_config(train__epochs=3), name="a", observer=listener)
     # Steps 2 and 3 took 10 "seconds" together; 12 steps are to do.

@@ -28,6 +28,7 @@ from cifar_cli.training.checkpoint import (
     save_checkpoint,
     set_aside,
 )
+from cifar_cli.training.clock import Clock
 from cifar_cli.training.observer import Observer
 from cifar_cli.training.optim import build_optimizer
 from cifar_cli.training.resume import changed_images, moves_the_steps, resumed_settings
@@ -42,8 +43,6 @@ from cifar_cli.training.runtime import (
 from cifar_cli.training.trainer import TrainState, train_epochs
 
 STOPPING = "Stopping after this step … (once more: at once, without saving)"
-# The estimate leaves out the first step, in which memory is set up and kernels are chosen.
-ESTIMATE_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def _train_in(
     if splits.val_is_test:
         observer.message("The test split is used for validation; the last epoch is the headline.")
     stop = StopSignal(lambda: observer.message(STOPPING))
-    clock = _Clock(state, loader.steps, config.train.epochs, observer)
+    clock = Clock(state, loader.steps, config.train.epochs, observer)
     save = partial(
         save_checkpoint,
         state=state,
@@ -309,21 +308,3 @@ def _with_found_lr(
     observer.message(f"The LR range test suggests --max-lr {curve.suggestion:.3g}.")
     optim = config.optim.model_copy(update={"max_lr": float(f"{curve.suggestion:.3g}")})
     return config.model_copy(update={"optim": optim})
-
-
-class _Clock:
-    """Passes steps on, and once tells how long training will take."""
-
-    def __init__(self, state: TrainState, steps: int, epochs: int, observer: Observer) -> None:
-        self.observer, self.steps = observer, steps
-        self.left = (epochs - state.epoch + 1) * steps - state.step
-        self.seen, self.second_step_began = 0, 0.0
-
-    def stepped(self, epoch: int, step: int) -> None:
-        self.seen += 1
-        if self.seen == 1:
-            self.second_step_began = time.perf_counter()
-        if self.seen == ESTIMATE_STEPS:
-            took = time.perf_counter() - self.second_step_began
-            self.observer.estimated(took / (ESTIMATE_STEPS - 1) * self.left)
-        self.observer.stepped(epoch, step)

@@ -1,0 +1,29 @@
+"""How long training will take, told once."""
+
+from __future__ import annotations
+
+import time
+
+from cifar_cli.training.observer import Observer
+from cifar_cli.training.trainer import TrainState
+
+# The estimate leaves out the first step, in which memory is set up and kernels are chosen.
+ESTIMATE_STEPS = 3
+
+
+class Clock:
+    """Passes steps on, and once tells how long training will take."""
+
+    def __init__(self, state: TrainState, steps: int, epochs: int, observer: Observer) -> None:
+        self.observer, self.steps = observer, steps
+        self.left = (epochs - state.epoch + 1) * steps - state.step
+        self.seen, self.second_step_began = 0, 0.0
+
+    def stepped(self, epoch: int, step: int) -> None:
+        self.seen += 1
+        if self.seen == 1:
+            self.second_step_began = time.perf_counter()
+        if self.seen == ESTIMATE_STEPS:
+            took = time.perf_counter() - self.second_step_began
+            self.observer.estimated(took / (ESTIMATE_STEPS - 1) * self.left)
+        self.observer.stepped(epoch, step)
