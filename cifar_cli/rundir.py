@@ -280,6 +280,8 @@ def _read_rows(path: Path, kind: type[EpochRecord] | type[StepRecord]) -> list[l
             raise ValueError(f"its columns are {header}")
         if kind is StepRecord and rows and not _is_numbers(rows[-1], len(names)):
             rows.pop()  # a killed process may leave half a line where lines are appended
+        if cut := [row for row in rows if len(row) != len(names)]:
+            raise ValueError(f"the line {','.join(cut[0])!r} has other than {len(names)} cells")
         return [[float(cell) for cell in row] for row in rows]
     except FileNotFoundError:
         return []

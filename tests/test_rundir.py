@@ -91,6 +91,16 @@ def test_steps_are_appended_once_each(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("line", ["2,0.1", "2,a,b,c,d,e,f,g", "1,2,3,4,5,6,7,8,9"])
+def test_a_damaged_line_of_metrics_is_told(tmp_path: Path, line: str) -> None:
+    run = RunDir(tmp_path)
+    run.write_metrics([RECORD])
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(CheckpointError, match=r"Cannot read .*metrics\.csv"):
+        run.read_metrics()
+
+
 def test_a_half_written_last_line_is_passed_over(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     run.append_steps([StepRecord(s, 0.1, 2.0) for s in range(3)])
