@@ -111,7 +111,7 @@ def test_a_filter_is_renormalised_and_moved_by_an_orthogonal_matrix() -> None:
 
 def test_whitened_images_are_uncorrelated_with_unit_variance() -> None:
     images = load_shapes().train.images[:500].permute(0, 3, 1, 2) / 255.0 - 0.5
-    model = build_model(SMALL, 10, 32, images)
+    model = build_model(SMALL, 10, 32, lambda: images)
     assert isinstance(model, SpeedResnet)
     out = F.conv2d(images, model.stem.weight[:12]).permute(1, 0, 2, 3).flatten(1).double()
     moments = out @ out.T / out.shape[1]

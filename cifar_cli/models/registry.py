@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from cifar_cli.config import ModelConfig
@@ -11,7 +13,10 @@ from cifar_cli.models.speed_resnet import SpeedResnet
 
 
 def build_model(
-    config: ModelConfig, num_classes: int, image_size: int, images: Tensor | None = None
+    config: ModelConfig,
+    num_classes: int,
+    image_size: int,
+    images: Callable[[], Tensor] | None = None,
 ) -> nn.Module:
     """Build a network with freshly drawn weights (from torch's global generator).
 
@@ -19,8 +24,8 @@ def build_model(
         config: Its name and sizes.
         num_classes: Number of logits.
         image_size: Side of the images in pixels.
-        images: Normalised training images, float (N, 3, S, S), for networks that are fitted to
-            them before training starts; None where the weights will be loaded.
+        images: Gives normalised training images, float (N, 3, S, S), to networks that are fitted
+            to them before training starts; None where the weights will be loaded.
 
     Raises:
         ConfigError: The network cannot take images of that size.
@@ -28,7 +33,7 @@ def build_model(
     if config.name == "speed_resnet":
         network = SpeedResnet(num_classes, config.widths, config.convolutions)
         if images is not None:
-            network.whiten(images)
+            network.whiten(images())
         return network
     if image_size % 8:
         raise ConfigError(

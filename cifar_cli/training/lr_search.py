@@ -90,7 +90,7 @@ def lr_range_test(
         if model is None:
             torch.manual_seed(config.seed)
             classes, size = len(splits.class_names), config.data.image_size
-            model = build_model(config.model, classes, size, loader.sample())
+            model = build_model(config.model, classes, size, loader.sample)
         tested = place_model(copy.deepcopy(model), config, device)
         history = _range_test(
             tested, loader, config, start_lr, end_lr, num_iter, step_mode, on_step

@@ -291,7 +291,7 @@ def _target(run_dir: str | os.PathLike[str] | None, name: str | None, resume: bo
 
 def _fresh_state(config: Config, num_classes: int, loader: TrainLoader) -> TrainState:
     torch.manual_seed(config.seed)
-    model = build_model(config.model, num_classes, config.data.image_size, loader.sample())
+    model = build_model(config.model, num_classes, config.data.image_size, loader.sample)
     model = place_model(model, config, loader.device)
     assert not isinstance(config.optim.max_lr, str)
     return TrainState(model, build_optimizer(model, config.optim, config.optim.max_lr))
