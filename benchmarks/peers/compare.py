@@ -1,0 +1,162 @@
+"""Another system's training script against recipes here: same images, same threads, interleaved.
+
+python benchmarks/peers/compare.py PEER.yaml --script FILE --data FOLDER [--recipe fast90]
+    [--runs 3] [--peer-runs 1] [--peer-epochs N] [--threads 2] [--out build/peers]
+
+PEER.yaml says what the script reads, how it is cut short and how its output is read; the script
+itself is fetched by whoever measures. Runs that are complete under --out are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from cifar_cli.analysis.bench import BenchRun, bench, spread
+from cifar_cli.config import load_config
+from cifar_cli.data import Dataset, load_dataset
+from cifar_cli.storage import write_json
+
+HERE = Path(__file__).parent
+
+
+def train_test_pt(dataset: Dataset, folder: Path) -> None:
+    """Write cifar10/train.pt and test.pt: images uint8 (N, 32, 32, 3), labels, class names."""
+    place = folder / "cifar10"
+    place.mkdir()
+    for split in ("train", "test"):
+        images = getattr(dataset, split)
+        tensors = {"images": images.images, "labels": images.labels}
+        torch.save({**tensors, "classes": list(dataset.class_names)}, place / f"{split}.pt")
+
+
+ADAPTERS: dict[str, Callable[[Dataset, Path], None]] = {"train_test_pt": train_test_pt}
+
+
+def peer_command(
+    peer: dict[str, Any], script: Path, epochs: float, threads: int, seed: int
+) -> list[str]:
+    """The command that runs a peer's script for `epochs` on the CPU."""
+    command = [sys.executable, str(HERE / "cuda_on_cpu.py"), str(script.resolve())]
+    command += ["--threads", str(threads), "--seed", str(seed)]
+    for old, new in peer["replace"]:
+        command += ["--replace", old, new.format(epochs=f"{epochs:g}")]
+    return command
+
+
+def read_output(peer: dict[str, Any], text: str) -> dict[str, Any]:
+    """The figures in a peer's output: a curve of epochs, and what stands at the end.
+
+    Raises:
+        ValueError: They are not there.
+    """
+    curve = [
+        (float(row["train_seconds"]), float(row["accuracy"]))
+        for row in re.finditer(peer["epoch"], text)
+    ]
+    end = re.search(peer["end"], text)
+    if not curve or not end:
+        raise ValueError(f"no results in the output of {peer['name']}:\n{text[-2000:]}")
+    return {
+        "train_seconds": curve[-1][0],
+        "accuracy": curve[-1][1],
+        "accuracy_six_views": float(end["accuracy_six_views"]),
+        "curve": curve,
+    }
+
+
+def run_peer(peer: dict[str, Any], command: list[str], folder: Path) -> dict[str, Any]:
+    """Run a peer once in `folder`, where its data lie."""
+    started = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{peer['name']} failed:\n{done.stderr[-2000:]}")
+    seconds = time.perf_counter() - started
+    return {**read_output(peer, done.stdout), "process_seconds": seconds}
+
+
+def interleaved(runs: int, peer_runs: int) -> list[tuple[str, int]]:
+    """Who runs when, A B B A, until both have had their runs: (side, number from 0)."""
+    order = []
+    for number in range(max(runs, peer_runs)):
+        pair = [("ours", number)] * (number < runs) + [("peer", number)] * (number < peer_runs)
+        order += pair if number % 2 == 0 else pair[::-1]
+    return order
+
+
+def summary(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Spread of each figure over the runs of one side."""
+    figures = ("accuracy", "accuracy_six_views", "train_seconds", "process_seconds")
+    return {
+        "name": name,
+        **{figure: asdict(spread([run[figure] for run in runs])) for figure in figures},
+        "runs": runs,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("peer", type=Path)
+    parser.add_argument("--script", type=Path, required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--recipe", default="fast90")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--peer-runs", type=int, default=1)
+    parser.add_argument("--peer-epochs", type=float, help="default: as published")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("build/peers"))
+    arguments = parser.parse_args()
+    peer = yaml.safe_load(arguments.peer.read_text(encoding="utf-8"))
+    epochs = arguments.peer_epochs or peer["epochs"]
+    config = load_config(arguments.recipe, data=arguments.data)
+    dataset = load_dataset(config.data)
+    flags = ["--data", arguments.data, "--set", f"runtime.threads={arguments.threads}"]
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
+    for side, number in interleaved(arguments.runs, arguments.peer_runs):
+        print(f"{side}, run {number + 1}", flush=True)
+        seed = number + 1
+        if side == "ours":
+            run: BenchRun = bench([arguments.recipe], 1, flags, arguments.out, seed)[0]
+            found[side].append(asdict(run))
+            continue
+        record = arguments.out / f"{peer['name']}-{epochs:g}-{seed}.json"
+        if not record.is_file():
+            with tempfile.TemporaryDirectory() as place:
+                ADAPTERS[peer["data"]](dataset, Path(place))
+                command = peer_command(peer, arguments.script, epochs, arguments.threads, seed)
+                write_json(record, run_peer(peer, command, Path(place)))
+        found[side].append(json.loads(record.read_text(encoding="utf-8")))
+    report = [
+        summary(name, found[side])
+        for name, side in (
+            (arguments.recipe, "ours"),
+            (f"{peer['name']}, {epochs:g} epochs", "peer"),
+        )
+        if found[side]
+    ]
+    write_json(
+        arguments.out / f"{Path(arguments.recipe).stem}-{peer['name']}-{epochs:g}.json", report
+    )
+    for row in report:
+        print(
+            f"{row['name']}: {row['accuracy']['mean']:.2%} single view, "
+            f"{row['accuracy_six_views']['mean']:.2%} six views, "
+            f"{row['train_seconds']['mean']:.1f} s of training, n = {row['accuracy']['n']}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The harness that runs another system's script beside the recipes, on a script of our own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PEERS = Path(__file__).parent.parent / "benchmarks" / "peers"
+
+# A script as peers write them: it cannot run without a GPU, and prints a table.
+SCRIPT = """
+import torch
+from torch import nn
+
+@torch.compile(mode="max-autotune")
+def double(x):
+    y = x.bfloat16()
+    y *= 2  # must not change x
+    return y
+
+data = torch.load("cifar10/train.pt", map_location=torch.device("cuda"))
+images = data["images"].half() / 255
+model = nn.Linear(3, 10).cuda().half()
+model.compile(mode="max-autotune")
+starter, ender = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+starter.record()
+weight = torch.ones(3, 3, device="cuda", dtype=torch.float16)
+outputs = model(double(images.reshape(-1, 3) @ weight))
+ender.record()
+torch.cuda.synchronize()
+seconds = starter.elapsed_time(ender) / 1000
+assert torch.equal(weight, torch.ones(3, 3)) and images.max() <= 1
+for epoch in range(8):
+    print(f"|  {epoch}  |  0.5000  |  0.{epoch + 1}000  |    |  {seconds + epoch:.4f}  |")
+print(f"|  end  |  {len(images) / 10000:.4f}  |  {outputs.dtype}  {outputs.device}")
+"""
+PEER = r"""
+name: pretended
+data: train_test_pt
+epochs: 8
+replace:
+  - ["range(8)", "range({epochs})"]
+epoch: '\|\s*\d+\s*\|\s*[\d.]+\s*\|\s*(?P<accuracy>[\d.]+)\s*\|\s*\|\s*(?P<train_seconds>[\d.]+)'
+end: '\|\s*end\s*\|\s*(?P<accuracy_six_views>[\d.]+)\s*\|\s*torch.float32  cpu'
+"""
+
+
+@pytest.fixture(scope="module")
+def compare() -> Any:
+    spec = importlib.util.spec_from_file_location("compare", PEERS / "compare.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def test_the_sides_take_turns_until_both_have_had_their_runs(compare: Any) -> None:
+    ours, peer = "ours", "peer"
+    assert compare.interleaved(2, 2) == [(ours, 0), (peer, 0), (peer, 1), (ours, 1)]
+    assert compare.interleaved(3, 1) == [(ours, 0), (peer, 0), (ours, 1), (ours, 2)]
+
+
+def test_a_gpu_script_runs_on_the_cpu_beside_a_recipe(script: Path, tmp_path: Path) -> None:
+    peer = tmp_path / "pretended.yaml"
+    peer.write_text(PEER)
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(
+        "augment: {form: tensor}\nmodel: {name: speed_resnet, widths: [4, 4, 4]}\n"
+        "optim: {name: muon}\nschedule: {name: linear}\n"
+        "data: {limit_train: 64, limit_val: 20}\ntrain: {epochs: 1, batch_size: 32}\n"
+    )
+    command = [sys.executable, PEERS / "compare.py", peer, "--script", script, "--data", "shapes"]
+    command += ["--recipe", recipe, "--runs", "1", "--peer-epochs", "3", "--out", tmp_path / "out"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "pretended, 3 epochs: 30.00% single view, 50.00% six views, 2." in done.stdout
+    ours, theirs = json.loads((tmp_path / "out" / "tiny-pretended-3.json").read_text())
+    assert ours["accuracy"]["n"] == theirs["accuracy"]["n"] == 1
+    assert [accuracy for _, accuracy in theirs["runs"][0]["curve"]] == [0.1, 0.2, 0.3]
+    assert ours["train_seconds"]["mean"] > 0
+
+
+def test_a_replacement_that_does_not_occur_is_refused(script: Path) -> None:
+    command = [
+        sys.executable,
+        PEERS / "cuda_on_cpu.py",
+        script,
+        "--replace",
+        "range(9)",
+        "range(1)",
+    ]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "'range(9)' does not occur in the script" in done.stderr
+
+
+def test_output_without_results_is_no_result(compare: Any) -> None:
+    peer = {"name": "pretended", "epoch": r"(?P<accuracy>\d)", "end": "end"}
+    with pytest.raises(ValueError, match="no results in the output of pretended"):
+        compare.read_output(peer, "nothing")
