@@ -14,6 +14,7 @@ stays instant::
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -25,6 +26,10 @@ _HOMES = {
     "evaluate": "cifar_cli.analysis.evaluate",
     "load_model": "cifar_cli.analysis.evaluate",
 }
+
+# Read by torch when it comes up: large pages for large tensors, where the system has them (Linux).
+# Steps whose activations are made anew each time wait less for memory; see doc/speed.md.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
     from cifar_cli.analysis.evaluate import evaluate, load_model

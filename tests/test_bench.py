@@ -38,10 +38,11 @@ def test_operations_of_a_small_network_by_hand() -> None:
     def forward_and_backward(side: int) -> int:
         stem, a = side - 1, (side - 1) // 2
         b = a // 2
-        # Multiply-adds; the stem's filters are fixed, but its bias needs no product either.
+        # Multiply-adds.
         forward = [stem**2 * 24 * 12, stem**2 * 4 * 24 * 9, a**2 * 4 * 4 * 9, b**2 * 4 * 4 * 9, 40]
-        # Backward, all but the stem: as much for the filters and as much again for the inputs.
-        return 2 * (forward[0] + 3 * sum(forward[1:]))
+        # Backward: as much for the filters and as much again for the inputs; nothing for the
+        # stem, which is fixed, nor for the inputs of what follows it.
+        return 2 * (forward[0] + 2 * forward[1] + 3 * sum(forward[2:]))
 
     images = 100
     expected = images * (forward_and_backward(17) + forward_and_backward(32))
