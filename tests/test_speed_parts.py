@@ -24,6 +24,7 @@ from cifar_cli.errors import ConfigError, Interrupted
 from cifar_cli.models import build_model
 from cifar_cli.models.speed_resnet import EIGENVALUE_FLOOR, SpeedResnet
 from cifar_cli.rundir import RunDir
+from cifar_cli.training.averaging import WeightMean, averaged
 from cifar_cli.training.muon import orthogonalise
 from cifar_cli.training.optim import apply_settings, build_optimizer
 from cifar_cli.training.schedule import settings_at
@@ -190,11 +191,37 @@ def test_images_grow_by_stages() -> None:
     )
 
 
+def test_the_mean_of_weights_is_that_of_all_that_were_added() -> None:
+    model = build_model(SMALL, 10, 32)
+    mean, added = WeightMean(), []
+    for _ in range(5):
+        with torch.no_grad():
+            for tensor in averaged(model):
+                tensor.normal_()
+        added.append([tensor.double() for tensor in averaged(model)])
+        mean.add(model)
+    mean.move_to(model)
+    for result, *tensors in zip(averaged(model), *added, strict=True):
+        assert torch.allclose(result.double(), sum(tensors) / 5, atol=1e-6)
+    names = {name for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    assert {"stem.weight", "head.weight", "groups.0.0.2.running_var"} <= names
+    assert mean == WeightMean()
+
+
+def test_training_ends_as_the_mean_of_its_last_weights(in_tmp: Path) -> None:
+    settings = {"train__epochs": 1, "optim__max_lr": 0.3}
+    steps = train(speed_config(**settings), "steps").history[0]
+    mean = train(speed_config(**settings, train__average_last=0.5), "mean").history[0]
+    assert mean.train_loss == steps.train_loss  # the steps are the same
+    assert mean.val_loss != steps.val_loss
+
+
 def test_a_speed_run_that_was_stopped_equals_one_that_was_not(in_tmp: Path) -> None:
-    whole = train(speed_config(train__epochs=3), "whole")
+    config = speed_config(train__epochs=3, train__average_last=0.8)  # begins before the stop
+    whole = train(config, "whole")
     with pytest.raises(Interrupted):
-        train(speed_config(train__epochs=3), "a", observer=Stop(2, 2))
-    train(speed_config(train__epochs=3), "a", resume=True)
+        train(config, "a", observer=Stop(2, 2))
+    train(config, "a", resume=True)
     assert same_run(RunDir(whole.run_dir), RunDir(Path("a")))
 
 

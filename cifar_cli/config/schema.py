@@ -175,6 +175,8 @@ class TrainConfig(Section):
     resolutions: tuple[tuple[Probability, int], ...] = ()
     """Pairs of (until which share of the steps, side in pixels): images are resized until then;
     afterwards they are as they are."""
+    average_last: Probability = 0.0
+    """Share of the steps, the last ones, over whose weights the mean is taken at the end."""
     save_minutes: float = Field(5.0, gt=0)
     """Save in the middle of an epoch too, this often; it takes less than a second."""
 
