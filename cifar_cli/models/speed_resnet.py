@@ -77,6 +77,7 @@ class SpeedResnet(nn.Module):
         sizes = [24, *widths]
         self.groups = nn.Sequential(*(Group(a, b, convolutions) for a, b in pairwise(sizes)))
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
+        nn.init.normal_(self.head.weight)  # as logits are divided by the width
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images, float (B, 3, S, S), to logits, float (B, num_classes)."""
