@@ -1,0 +1,166 @@
+"""How near a recipe's steps on the CPU come to the machine's own matrix product, and what they do.
+
+python benchmarks/arithmetic.py [RECIPE] [--set KEY=VALUE]... [--steps 6] [--threads 2] [--out FILE]
+
+For each size of image that the recipe trains on: time of a step, split into its parts, between
+matrix products; operations a second of both; then the same over the whole of training, each size
+with its share of the steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
+
+from cifar_cli.analysis.flops import training_flops
+from cifar_cli.config import Config, load_config
+from cifar_cli.data.loader import TrainLoader
+from cifar_cli.data.types import ImageSet
+from cifar_cli.models import build_model
+from cifar_cli.training.optim import build_optimizer
+from cifar_cli.training.runtime import place_model, prepare_runtime
+from cifar_cli.training.trainer import at_resolution
+
+MATRIX = 2048
+KINDS = {
+    "convolutions": ("convolution",),
+    "batch norm": ("batch_norm",),
+    "max-pooling": ("max_pool", "aten::fill_"),
+    "SiLU": ("silu",),
+    "matrix products of Muon": ("aten::mm",),
+}
+
+
+def product_rate() -> float:
+    """Operations a second of a large fp32 matrix product."""
+    a, b = torch.randn(MATRIX, MATRIX), torch.randn(MATRIX, MATRIX)
+    started = time.perf_counter()
+    for _ in range(3):
+        a @ b
+    return 3 * 2 * MATRIX**3 / (time.perf_counter() - started)
+
+
+class Steps:
+    """Training steps at one size of image, with a clock on their parts."""
+
+    def __init__(self, config: Config, side: int) -> None:
+        count = config.train.batch_size
+        generator = torch.Generator().manual_seed(1)
+        pixels = torch.randint(256, (count, 32, 32, 3), generator=generator, dtype=torch.uint8)
+        labels = torch.randint(10, (count,), generator=generator)
+        device = torch.device("cpu")
+        self.loader = TrainLoader(ImageSet(pixels, labels, torch.arange(count)), config, device)
+        model = build_model(config.model, 10, 32, self.loader.sample)
+        self.model = place_model(model, config, device).train()
+        self.optimizer = build_optimizer(self.model, config.optim, float(config.optim.max_lr))
+        self.smoothing = config.train.label_smoothing
+        self.stages = ((1.0, side),) if side != 32 else ()
+
+    def __call__(self, epoch: int) -> dict[str, float]:
+        """Take one step; seconds by part."""
+        marks = [time.perf_counter()]
+        ((images, labels),) = self.loader.epoch(epoch)
+        images = at_resolution(images, 0.0, self.stages)
+        marks.append(time.perf_counter())
+        loss = F.cross_entropy(self.model(images), labels, label_smoothing=self.smoothing)
+        marks.append(time.perf_counter())
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        marks.append(time.perf_counter())
+        self.optimizer.step()
+        marks.append(time.perf_counter())
+        parts = ("images", "forward", "backward", "optimiser")
+        return {part: b - a for part, (a, b) in zip(parts, pairwise(marks), strict=True)}
+
+
+def stages(config: Config) -> Iterator[tuple[float, int]]:
+    """Shares of the steps and the side of the images in them."""
+    before = 0.0
+    for until, side in (*config.train.resolutions, (1.0, config.data.image_size)):
+        if until > before:
+            yield until - before, side
+            before = until
+
+
+def operators(steps: Steps) -> dict[str, float]:
+    """Share of each kind of operator in a step's own time."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        for epoch in range(1, 4):
+            steps(epoch)
+    times = {row.key: row.self_cpu_time_total for row in profiled.key_averages()}
+    total = sum(times.values())
+    shares = {
+        kind: sum(t for key, t in times.items() if any(part in key for part in parts)) / total
+        for kind, parts in KINDS.items()
+    }
+    return {**shares, "the rest": 1 - sum(shares.values())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", nargs="?", default="fast90")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    threads = [f"runtime.threads={arguments.threads}"]
+    config = load_config(arguments.recipe, overrides=[*arguments.set, *threads])
+    prepare_runtime(config)
+    product_rate()
+    found, seconds, flops, products = [], 0.0, 0.0, []
+    for share, side in stages(config):
+        only = config.model_copy(
+            update={
+                "train": config.train.model_copy(
+                    update={"epochs": 1, "resolutions": ((1.0, side),)}
+                )
+            }
+        )
+        work = training_flops(only, 10, config.train.batch_size)
+        steps = Steps(config, side)
+        steps(1)
+        rows, rates = [], []
+        for epoch in range(2, arguments.steps + 2):
+            rates.append(product_rate())
+            rows.append(steps(epoch))
+        parts = {part: median(row[part] for row in rows) for part in rows[0]}
+        step, rate = median(sum(row.values()) for row in rows), median(rates)
+        seconds, flops = seconds + share * step, flops + share * work
+        products += [rate]
+        row = {
+            "side": side,
+            "share_of_steps": share,
+            "images_per_second": config.train.batch_size / step,
+            "flops_per_second": work / step,
+            "product_flops_per_second": rate,
+            "share_of_product": work / step / rate,
+            "parts": {part: time / step for part, time in parts.items()},
+            "operators": operators(steps),
+        }
+        found.append(row)
+        print(
+            f"{side} pixels, {share:.0%} of the steps: {row['images_per_second']:.0f} images/s, "
+            f"{work / step / 1e9:.1f} GFLOP/s, matrix product {rate / 1e9:.1f}: "
+            f"{row['share_of_product']:.0%}; "
+            + ", ".join(f"{part} {value:.1%}" for part, value in row["parts"].items())
+        )
+        print("    " + ", ".join(f"{kind} {value:.1%}" for kind, value in row["operators"].items()))
+    overall = flops / seconds / (sum(products) / len(products))
+    print(f"over the whole of training: {flops / seconds / 1e9:.1f} GFLOP/s, {overall:.0%}")
+    if arguments.out:
+        report = {"recipe": arguments.recipe, "stages": found, "share_of_product": overall}
+        arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
