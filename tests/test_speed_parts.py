@@ -191,6 +191,17 @@ def test_images_grow_by_stages() -> None:
     )
 
 
+def test_images_are_resized_for_evaluation_alone() -> None:
+    model = build_model(SMALL.model_copy(update={"eval_size": 28}), 10, 32)
+    images = torch.randn(4, 3, 32, 32)
+    small = F.interpolate(images, size=(28, 28), mode="bilinear", align_corners=False)
+    shapes: list[torch.Size] = []
+    model.stem.register_forward_hook(lambda *call: shapes.append(call[2].shape[2:]))
+    model.train()(images)
+    assert torch.equal(model.eval()(images), model(small))
+    assert shapes == [(31, 31), (27, 27), (27, 27)]
+
+
 def test_the_mean_of_weights_is_that_of_all_that_were_added() -> None:
     model = build_model(SMALL, 10, 32)
     mean, added = WeightMean(), []

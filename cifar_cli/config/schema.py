@@ -128,6 +128,9 @@ class ModelConfig(Section):
     """speed_resnet: channels of its three groups."""
     convolutions: int = Field(2, ge=1, le=4)
     """speed_resnet: convolutions in each group."""
+    eval_size: int | None = Field(None, ge=8, le=512)
+    """speed_resnet: side in pixels to which images are resized where they are only classified, for
+    trainings that end on smaller images than there are; None: as they are."""
 
 
 class OptimConfig(Section):

@@ -62,6 +62,8 @@ class SpeedResnet(nn.Module):
         num_classes: Number of logits.
         widths: Channels of the three groups.
         convolutions: Convolutions in each group.
+        eval_size: Side to which images are resized in evaluation mode, for a network whose
+            training ends on smaller images than it is given; None: as they are.
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class SpeedResnet(nn.Module):
         num_classes: int = 10,
         widths: tuple[int, int, int] = (32, 96, 192),
         convolutions: int = 2,
+        eval_size: int | None = None,
     ) -> None:
         super().__init__()
+        self.eval_size = eval_size
         # Training a bias here was worth nothing, and costs the gradient of the largest maps.
         self.stem = nn.Conv2d(3, 24, 2, bias=False)
         self.stem.weight.requires_grad_(False)
@@ -81,6 +85,8 @@ class SpeedResnet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images, float (B, 3, S, S), to logits, float (B, num_classes)."""
+        if self.eval_size and not self.training:
+            images = resized(images, self.eval_size)
         x = self.groups(F.silu(self.stem(images), inplace=True))
         # The backward pass of an adaptive pooling is slower than that of a maximum.
         x = x.flatten(2).max(2).values
@@ -100,3 +106,10 @@ class SpeedResnet(nn.Module):
         filters = (eigenvectors / (eigenvalues + EIGENVALUE_FLOOR).sqrt()).T.flip(0)
         filters = filters.reshape(12, 3, 2, 2)
         self.stem.weight.copy_(torch.cat([filters, -filters]))
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """Images (B, C, H, W) at `side` x `side` pixels, bilinear; themselves where they have it."""
+    if images.shape[2:] == (side, side):
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)

@@ -15,6 +15,7 @@ from cifar_cli.config import Config
 from cifar_cli.data import ImageSet
 from cifar_cli.data.loader import TrainLoader
 from cifar_cli.errors import DivergedError
+from cifar_cli.models.speed_resnet import resized
 from cifar_cli.rundir import EpochRecord, StepRecord
 from cifar_cli.training.averaging import WeightMean
 from cifar_cli.training.evaluation import predict_logits, score
@@ -110,7 +111,7 @@ def at_resolution(
     """Images (B, C, H, W) at the size that is due at `share` of all steps; bilinear."""
     for until, side in resolutions:
         if share < until:
-            return F.interpolate(images, size=(side, side), mode="bilinear", align_corners=False)
+            return resized(images, side)
     return images
 
 
