@@ -133,28 +133,29 @@ def main() -> None:
         for epoch in range(2, arguments.steps + 2):
             rates.append(product_rate())
             rows.append(steps(epoch))
-        parts = {part: median(row[part] for row in rows) for part in rows[0]}
         step, rate = median(sum(row.values()) for row in rows), median(rates)
+        parts = {part: median(row[part] for row in rows) / step for part in rows[0]}
+        kinds = operators(steps)
         seconds, flops = seconds + share * step, flops + share * work
         products += [rate]
-        row = {
-            "side": side,
-            "share_of_steps": share,
-            "images_per_second": config.train.batch_size / step,
-            "flops_per_second": work / step,
-            "product_flops_per_second": rate,
-            "share_of_product": work / step / rate,
-            "parts": {part: time / step for part, time in parts.items()},
-            "operators": operators(steps),
-        }
-        found.append(row)
-        print(
-            f"{side} pixels, {share:.0%} of the steps: {row['images_per_second']:.0f} images/s, "
-            f"{work / step / 1e9:.1f} GFLOP/s, matrix product {rate / 1e9:.1f}: "
-            f"{row['share_of_product']:.0%}; "
-            + ", ".join(f"{part} {value:.1%}" for part, value in row["parts"].items())
+        found.append(
+            {
+                "side": side,
+                "share_of_steps": share,
+                "images_per_second": config.train.batch_size / step,
+                "flops_per_second": work / step,
+                "product_flops_per_second": rate,
+                "parts": parts,
+                "operators": kinds,
+            }
         )
-        print("    " + ", ".join(f"{kind} {value:.1%}" for kind, value in row["operators"].items()))
+        print(
+            f"{side} pixels, {share:.0%} of the steps: {config.train.batch_size / step:.0f} "
+            f"images/s, {work / step / 1e9:.1f} GFLOP/s, matrix product {rate / 1e9:.1f}: "
+            f"{work / step / rate:.0%}"
+        )
+        for shares in (parts, kinds):
+            print("    " + ", ".join(f"{name} {part:.1%}" for name, part in shares.items()))
     overall = flops / seconds / (sum(products) / len(products))
     print(f"over the whole of training: {flops / seconds / 1e9:.1f} GFLOP/s, {overall:.0%}")
     if arguments.out:

@@ -25,7 +25,7 @@ from cifar_cli.training.runtime import prepare_runtime
 def images_per_second(form: str, images: Tensor, batch_size: int) -> float:
     """Augment all images, batch by batch, once and then again until a second has passed."""
     augment = make_augment(load_config("baseline", overrides=[f"augment.form={form}"], env={}))
-    rows = torch.randperm(len(images)).split(batch_size)
+    rows = torch.split(torch.randperm(len(images)), batch_size)
     augment(images.index_select(0, rows[0]), rows[0], 1)
     started, epoch = time.perf_counter(), 0
     while epoch == 0 or time.perf_counter() - started < 1:

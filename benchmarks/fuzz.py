@@ -143,7 +143,11 @@ def random_settings(rng: random.Random) -> dict[str, str]:
             wrong = (key + "x", key.upper(), key.split(".")[0], rng.choice(WORDS), "a.b.c")
             key = rng.choice(wrong)
         default = known.get(key)
-        if type(default) in (int, float) and rng.random() < 0.5:
+        if (
+            isinstance(default, int | float)
+            and not isinstance(default, bool)
+            and rng.random() < 0.5
+        ):
             right = rng.uniform(0, SMALL.get(key, 2 * default))
             chosen[key] = str(round(right)) if isinstance(default, int) else f"{right:.3g}"
         elif default is not None and rng.random() < 0.2:
@@ -338,7 +342,7 @@ def main() -> None:
         os.environ["CIFAR_RESNET_MIRROR"] = ""
         import cifar_cli.data.download
 
-        cifar_cli.data.download.SOURCES = ()
+        cifar_cli.data.download.SOURCES = ()  # type: ignore[assignment]
         material = make_material(folder)
         rng = random.Random(arguments.seed)
         found = {

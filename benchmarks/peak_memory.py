@@ -88,7 +88,7 @@ def main() -> None:
     state = TrainState(model, build_optimizer(model, config.optim, config.optim.max_lr))
     done: list[int] = []
     records = train_epochs(
-        state, loader, test, config, stop=lambda: len(done) == 3, on_step=lambda *_: done.append(1)
+        state, loader, test, config, pause=lambda: len(done) == 3, on_step=lambda *_: done.append(1)
     )
     assert next(records, None) is None, "the loop stops before the epoch ends"
     stages["after three steps"] = resident()

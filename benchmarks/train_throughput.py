@@ -97,7 +97,7 @@ def plain_loop(images: ImageSet, config: Config, steps: int) -> list[float]:
         optimizer.zero_grad()
         logits = model(pixels)
         loss = F.cross_entropy(logits, labels)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
         total_loss += loss.item()
@@ -121,7 +121,7 @@ def engine_loop(images: ImageSet, config: Config, steps: int) -> list[float]:
         TrainLoader(images, config, CPU),
         images,
         config,
-        stop=lambda: len(ends) > steps,
+        pause=lambda: len(ends) > steps,
         on_step=lambda epoch, step: ends.append(time.perf_counter()),
     )
     assert next(records, None) is None, "the loop stops before the epoch ends"

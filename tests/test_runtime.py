@@ -105,3 +105,15 @@ def test_the_environment_names_versions_and_hardware() -> None:
     assert torch.__version__.startswith(found["packages"]["torch"].split("+")[0])
     assert found["device"] == "cpu"
     assert found["threads"] >= 1
+
+
+@pytest.mark.parametrize("lean", [True, False])
+def test_freed_memory_is_given_back_where_that_is_wanted(
+    lean: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+    monkeypatch.setattr(
+        "cifar_cli.training.runtime._return_freed_memory", lambda: calls.append(True)
+    )
+    prepare_runtime(tiny_config(device="cpu", runtime__lean_memory=lean))
+    assert calls == [True] * lean

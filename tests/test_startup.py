@@ -21,7 +21,7 @@ COMMANDS = (
     "recipes",
     "recipes list",
 )
-HEAVY = ("torch", "numpy", "matplotlib", "albumentations", "torchvision", "PIL", "cv2")
+HEAVY = ("torch", "numpy", "matplotlib", "albumentations", "torchvision", "PIL", "cv2", "pydantic")
 PROBE = """
 import sys
 from cifar_cli.cli.app import run

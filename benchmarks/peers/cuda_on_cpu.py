@@ -83,7 +83,7 @@ def stand_in() -> None:
     torch.compile = _compile
     torch.load = _loaded_on_cpu(torch.load)
     nn.Module.compile = lambda self, **_: None  # type: ignore[method-assign]
-    nn.Module.cuda = lambda self, *_: self  # type: ignore[method-assign, assignment]
+    nn.Module.cuda = lambda self, *_: self  # type: ignore[method-assign]
     nn.Module.half = nn.Module.float  # type: ignore[method-assign]
     nn.Module.bfloat16 = nn.Module.float  # type: ignore[method-assign]
 

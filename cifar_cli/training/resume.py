@@ -11,7 +11,8 @@ from cifar_cli.training.checkpoint import Checkpoint
 # How a run is carried on may change at a resume; what it computes may not.
 FREE_TO_CHANGE = (
     "data.dir", "data.source", "data.workers", "data.skip_bad_images", "device",
-    "runtime.threads", "runtime.channels_last", "runtime.compile", "train.save_minutes",
+    "runtime.threads", "runtime.channels_last", "runtime.compile", "runtime.lean_memory",
+    "train.save_minutes",
 )  # fmt: skip
 # These decide the shapes of the weights, which tell more clearly what does not fit.
 SEEN_IN_THE_WEIGHTS = ("model.name", "model.width", "model.convolutions")

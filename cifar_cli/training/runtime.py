@@ -49,7 +49,7 @@ def prepare_runtime(config: Config) -> torch.device:
     device = resolve_device(config.device)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
-    if device.type == "cpu":
+    if device.type == "cpu" and config.runtime.lean_memory:
         _return_freed_memory()
     return device
 
