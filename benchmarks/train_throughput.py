@@ -3,9 +3,10 @@
     python benchmarks/train_throughput.py [--steps 6] [--threads 2] [--out FILE.json]
 
 A, the plain loop, is what one writes without thinking of speed: NCHW, torch's own layers, a
-`DataLoader` without workers, Albumentations, Adam, `OneCycleLR`, and `.item()` at each step.
-B is the engine, with the same network, weights, images, batch size and augmentation. Both stop
-after the same steps; the first step of each turn is the warm-up and is left out.
+`DataLoader` without workers, Albumentations, Adam, `OneCycleLR`, and `.item()` at each step, with
+memory as torch and the C library have it by default. B is the engine, with the same network,
+weights, images, batch size and augmentation. Each turn is a process of its own. Both stop after the
+same steps; the first step of each turn is the warm-up and is left out.
 
 The large fp32 matrix product of the same machine is measured beside them, as the ceiling.
 """
@@ -15,7 +16,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -31,6 +35,8 @@ from cifar_cli.data.augment_albumentations import AlbumentationsAugment
 from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.shapes import load_shapes
 from cifar_cli.models import build_model
+from cifar_cli.models.custom_resnet import ConvBlock
+from cifar_cli.models.winograd import Conv2d
 from cifar_cli.training.optim import build_optimizer
 from cifar_cli.training.runtime import place_model, prepare_runtime
 from cifar_cli.training.trainer import TrainState, train_epochs
@@ -59,15 +65,22 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
 
 
 def plain_network(config: Config) -> nn.Module:
-    """The network with nothing but torch's own layers."""
+    """The network with nothing but torch's own layers, one after the other."""
     model = build_model(config.model, 10, 32)
     for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, nn.ReLU):
-                setattr(parent, name, nn.ReLU())
-            elif isinstance(layer, nn.Dropout):
-                setattr(parent, name, nn.Dropout(layer.p))
+        for name, block in list(parent.named_children()):
+            if isinstance(block, ConvBlock):
+                setattr(parent, name, nn.Sequential(*(_plain(layer) for layer in block)))
     return model
+
+
+def _plain(layer: nn.Module) -> nn.Module:
+    if isinstance(layer, Conv2d):
+        reflected = {"padding": 1, "padding_mode": "reflect", "bias": False}
+        plain = nn.Conv2d(layer.in_channels, layer.out_channels, 3, **reflected)  # type: ignore[arg-type]
+        plain.load_state_dict(layer.state_dict())
+        return plain
+    return nn.ReLU() if isinstance(layer, nn.ReLU) else layer
 
 
 def plain_loop(images: ImageSet, config: Config, steps: int) -> list[float]:
@@ -111,6 +124,7 @@ def plain_loop(images: ImageSet, config: Config, steps: int) -> list[float]:
 
 def engine_loop(images: ImageSet, config: Config, steps: int) -> list[float]:
     """Seconds of each step of the engine's own loop."""
+    prepare_runtime(config)
     torch.manual_seed(config.seed)
     model = place_model(build_model(config.model, 10, 32), config, CPU)
     assert not isinstance(config.optim.max_lr, str)
@@ -139,24 +153,41 @@ def matrix_product() -> float:
     return 4096**3 / min(seconds) / 1e9
 
 
+def turn(name: str, arguments: argparse.Namespace) -> list[float]:
+    """Seconds of the steps of one turn, measured in a process of its own."""
+    command = [sys.executable, __file__, "--turn", name, "--steps", str(arguments.steps)]
+    command += ["--threads", str(arguments.threads)]
+    command += [part for setting in arguments.set for part in ("--set", setting)]
+    defaults = {"THP_MEM_ALLOC_ENABLE": "0"} if name == "plain" else {}
+    done = subprocess.run(
+        command, env={**os.environ, **defaults}, capture_output=True, text=True, check=True
+    )
+    seconds: list[float] = json.loads(done.stdout)
+    return seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=6, help="steps a turn, the first left out")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--turn", choices=["plain", "engine"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     own = ["device=cpu", f"runtime.threads={arguments.threads}", *arguments.set]
     config = load_config("baseline", overrides=own, env={})
-    prepare_runtime(config)  # threads, and for both what training asks of the allocator
     size = config.train.batch_size
-    images = load_shapes(n_train=(arguments.steps + 1) * size).train
-    loops = {"plain": plain_loop, "engine": engine_loop}
-    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    torch.set_num_threads(arguments.threads)
+    if arguments.turn:
+        images = load_shapes(n_train=(arguments.steps + 1) * size).train
+        loop = engine_loop if arguments.turn == "engine" else plain_loop
+        print(json.dumps(loop(images, config, arguments.steps)[1:]))
+        return
+    seconds: dict[str, list[float]] = {"plain": [], "engine": []}
     for name in ("plain", "engine", "engine", "plain"):
-        turn = loops[name](images, config, arguments.steps)[1:]
-        seconds[name] += turn
-        print(f"{name:<7} {size / statistics.mean(turn):6.2f} images/s", flush=True)
+        steps = turn(name, arguments)
+        seconds[name] += steps
+        print(f"{name:<7} {size / statistics.mean(steps):6.2f} images/s", flush=True)
     speed = {name: size / statistics.mean(values) for name, values in seconds.items()}
     ceiling = matrix_product()
     figures: dict[str, Any] = {

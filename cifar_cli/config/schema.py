@@ -204,6 +204,9 @@ class RuntimeConfig(Section):
     lean_memory: bool = True
     """On a CPU (with glibc), give large freed blocks back to the system at once: a quarter less
     memory for `baseline`; False: a tenth more speed for small networks."""
+    winograd: bool = True
+    """On a CPU in fp32, take convolutions 3x3 with a fraction of the multiplications (Winograd's
+    minimal filtering) where that is quicker; the same results up to rounding."""
     threads: int | None = Field(None, ge=1, le=1024)
     """CPU threads of torch; None leaves torch's own choice."""
 

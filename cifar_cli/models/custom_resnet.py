@@ -6,9 +6,11 @@ in the variant of ERA V1, session 10.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from cifar_cli.models.dropout import Dropout
+from cifar_cli.models.dropout import relu_dropout_
+from cifar_cli.models.winograd import Conv2d
 
 
 class ConvBlock(nn.Sequential):
@@ -21,12 +23,24 @@ class ConvBlock(nn.Sequential):
         self, in_channels: int, out_channels: int, *, pool: bool = False, dropout: float = 0.0
     ) -> None:
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect", bias=False),
+            Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect", bias=False),
             *([nn.MaxPool2d(2)] if pool else []),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
-            Dropout(dropout),
+            nn.Dropout(dropout),
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to (B, out_channels, H, W), or to half of H and W."""
+        *layers, relu, dropout = self
+        for layer in layers:
+            x = layer(x)
+        assert isinstance(dropout, nn.Dropout)
+        on_cpu = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        if on_cpu and self.training and dropout.p > 0:
+            return relu_dropout_(x, dropout.p)
+        out: Tensor = dropout(relu(x))
+        return out
 
 
 class ResidualPair(nn.Module):

@@ -1,47 +1,57 @@
-"""Dropout that is light on memory and random numbers on a CPU.
+"""ReLU and dropout in one, light on memory and random numbers on a CPU.
 
-torch's own keeps a float mask as large as its input until the backward pass, and draws one random
-number an element. Here the mask is a byte an element, and each 64-bit random number serves four.
+torch's own dropout draws one random number an element, and keeps a float mask as large as its input
+until the backward pass. Here only the elements to drop are drawn, as the gaps between them, and
+nothing is kept but the output: what the ReLU or the dropout made zero has no gradient either way.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-LEVELS = 2**16
-
-
-class Dropout(nn.Dropout):
-    """`nn.Dropout`, its probability on CPU rounded to 1 / 65536; elsewhere torch's own."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape and memory layout without gaps, to the same."""
-        if not self.training or self.p == 0 or x.device.type != "cpu":
-            return super().forward(x)
-        dropped = min(round(self.p * LEVELS), LEVELS - 1)
-        out: Tensor = _ByteMask.apply(x, dropped)
-        return out
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
-class _ByteMask(torch.autograd.Function):
+def relu_dropout_(x: Tensor, p: float) -> Tensor:
+    """Dropout with probability `p` of the ReLU of `x`, in the memory of `x`, on a CPU.
+
+    Any shape and memory layout without gaps. Draws from torch's global generator.
+    """
+    out: Tensor = _ReluDropout.apply(x, p)
+    return out
+
+
+class _ReluDropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dropped: int) -> Tensor:
-        ctx.scale = LEVELS / (LEVELS - dropped)
-        mask = _draw(x, dropped)
-        ctx.save_for_backward(mask)
-        return x.mul(mask).mul_(ctx.scale)
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
+        ctx.mark_dirty(x)
+        ctx.scale = 1 / (1 - p)
+        x.relu_().mul_(ctx.scale)
+        flat = x.as_strided((x.numel(),), (1,))
+        flat.index_fill_(0, dropped_positions(x.numel(), p), 0.0)
+        ctx.save_for_backward(x)
+        return x
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (mask,) = ctx.saved_tensors
-        return gradients[0].mul(mask).mul_(ctx.scale), None
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (out,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradient, out, 0).mul_(ctx.scale), None
 
 
-def _draw(x: Tensor, dropped: int) -> Tensor:
-    """bool like `x`: False with probability `dropped` / 65536."""
-    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-    levels = bits.view(torch.int16)[: x.numel()].as_strided(x.shape, x.stride())
-    return levels >= dropped - LEVELS // 2
+def dropped_positions(count: int, p: float) -> Tensor:
+    """Which of `count` elements to drop, each with probability `p` for itself: int64, ascending."""
+    positions, last = [], -1
+    while last < count - 1:
+        expected = (count - 1 - last) * p
+        draws = torch.empty(int(expected + 6 * math.sqrt(expected) + 8), dtype=torch.float64)
+        # Rounded down, an exponential distribution is that of the elements kept before a drop.
+        kept = draws.exponential_(-math.log1p(-p)).clamp_(max=count).long()
+        drawn = kept.add_(1).cumsum(0).add_(last)
+        positions.append(drawn)
+        last = int(drawn[-1])
+    found = torch.cat(positions)
+    return found[: int(torch.searchsorted(found, count))]

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cifar_cli.models.winograd import Conv2d
+
 EIGENVALUE_FLOOR = 5e-4
 
 
@@ -31,7 +33,7 @@ class ConvBlock(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, pool: bool) -> None:
-        convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        convolution = Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         # As many filters as there are inputs start by handing these on.
         nn.init.dirac_(convolution.weight.data[:in_channels])
         super().__init__(

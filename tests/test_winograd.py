@@ -1,0 +1,191 @@
+"""Winograd's way through a convolution against the direct one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cifar_cli.models import winograd
+from cifar_cli.models.winograd import SIDES, Conv2d, transforms, winograd_conv2d
+
+LAST = torch.channels_last
+
+
+def direct(x: Tensor, weight: Tensor, padding_mode: str) -> Tensor:
+    """The slow and obvious way, in double precision."""
+    mode = "reflect" if padding_mode == "reflect" else "constant"
+    return F.conv2d(F.pad(x.double(), (1, 1, 1, 1), mode=mode), weight.double())
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    return ((found.double() - expected).norm() / expected.norm()).item()
+
+
+@settings(max_examples=60)
+@given(
+    side=st.sampled_from(SIDES),
+    padding_mode=st.sampled_from(["zeros", "reflect"]),
+    batch=st.integers(1, 90),
+    size=st.tuples(st.integers(2, 14), st.integers(2, 14)),
+    channels=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    seed=st.integers(0, 9),
+)
+def test_output_and_gradients_are_those_of_the_direct_way(
+    side: int,
+    padding_mode: str,
+    batch: int,
+    size: tuple[int, int],
+    channels: tuple[int, int],
+    seed: int,
+) -> None:
+    torch.manual_seed(seed)
+    x = torch.randn(batch, channels[0], *size).to(memory_format=LAST).requires_grad_()
+    weight = torch.randn(channels[1], channels[0], 3, 3, requires_grad=True)
+    out = winograd_conv2d(x, weight, side, padding_mode)
+    assert out.is_contiguous(memory_format=LAST)
+    gradient = torch.randn_like(out)
+    found = torch.autograd.grad(out, [x, weight], gradient)
+    reference = direct(x, weight, padding_mode)
+    expected = torch.autograd.grad(reference, [x, weight], gradient.double())
+    assert error(out, reference) < 2e-5
+    assert error(found[0], expected[0].double()) < 2e-5
+    assert error(found[1], expected[1].double()) < 5e-5
+
+
+def test_tiles_of_two_are_exact_on_small_whole_numbers() -> None:
+    x = torch.randint(-8, 9, (3, 4, 6, 6)).float().to(memory_format=LAST)
+    weight = torch.randint(-8, 9, (5, 4, 3, 3)).float()
+    assert torch.equal(winograd_conv2d(x, weight, 2), F.conv2d(x, weight, padding=1))
+
+
+def test_the_transforms_of_tiles_of_two_are_the_published_ones() -> None:
+    """Lavin and Gray, equation 7, in the order 0, 1, -1, infinity; signs may differ in pairs."""
+    image = torch.tensor([[1.0, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1]])
+    kernel = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+    output = torch.tensor([[1.0, 1, 1, 0], [0, 1, -1, 1]])
+    found = transforms(2)
+    assert torch.equal(found.image, torch.kron(image, image))
+    assert torch.equal(found.kernel, torch.kron(kernel, kernel))
+    assert torch.equal(found.output, torch.kron(output, output))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "inputs", "outputs", "side"),
+    [
+        (32, 32, 64, 128, 4),
+        (4, 4, 512, 512, 4),
+        (3, 3, 192, 192, 3),
+        (5, 5, 192, 192, 5),
+        (6, 6, 192, 192, 6),
+        (32, 32, 3, 64, None),  # too few channels to pay for the transforms
+        (32, 32, 8, 8, None),
+        (1, 4, 512, 512, None),
+    ],
+)
+def test_tiles_fit_the_image_where_they_pay(
+    height: int, width: int, inputs: int, outputs: int, side: int | None
+) -> None:
+    assert winograd._best_side(height, width, inputs, outputs) == side
+
+
+def goes_winograds_way(layer: Conv2d, x: Tensor) -> bool:
+    return "_Winograd" in str(layer(x).grad_fn)
+
+
+def test_the_layer_goes_winograds_way_only_where_told_to() -> None:
+    layer = Conv2d(64, 64, 3, padding=1, bias=False)
+    x = torch.randn(2, 64, 8, 8).to(memory_format=LAST)
+    assert not goes_winograds_way(layer, x)
+    expected = layer(x)
+    layer.winograd = True
+    assert goes_winograds_way(layer, x)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"stride": 2},
+        {"dilation": 2},
+        {"groups": 2},
+        {"bias": True},
+        {"kernel_size": 1},
+        {"padding": 0},
+        {"padding_mode": "circular"},
+    ],
+    ids=str,
+)
+def test_other_convolutions_go_the_direct_way(changed: dict[str, int | str]) -> None:
+    arguments = {"kernel_size": 3, "padding": 1, "bias": False, **changed}
+    layer = Conv2d(64, 64, **arguments)  # type: ignore[arg-type]
+    layer.winograd = True
+    assert not goes_winograds_way(layer, torch.randn(2, 64, 8, 8).to(memory_format=LAST))
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [lambda x: x.contiguous(), lambda x: x.double()],
+    ids=["another layout", "another precision"],
+)
+def test_other_tensors_go_the_direct_way(prepare: Callable[[Tensor], Tensor]) -> None:
+    x = prepare(torch.randn(2, 64, 8, 8).to(memory_format=LAST))
+    layer = Conv2d(64, 64, 3, padding=1, bias=False).to(x.dtype)
+    layer.winograd = True
+    assert not goes_winograds_way(layer, x)
+
+
+def test_autocast_goes_the_direct_way() -> None:
+    layer = Conv2d(64, 64, 3, padding=1, bias=False)
+    layer.winograd = True
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(torch.randn(2, 64, 8, 8).to(memory_format=LAST)).dtype == torch.bfloat16
+
+
+def test_memory_kept_from_inference_serves_training() -> None:
+    """Tensors made in inference mode must not be written to outside of it."""
+    layer = Conv2d(64, 64, 3, padding=1, bias=False)
+    layer.winograd = True
+    x = torch.randn(2, 64, 8, 8).to(memory_format=LAST)
+    winograd.transforms.cache_clear()
+    winograd._kept.__dict__.clear()
+    with torch.inference_mode():
+        expected = layer(x).clone()
+    out = layer(x)
+    out.sum().backward()
+    assert torch.equal(out, expected)
+    assert layer.weight.grad is not None
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    torch.manual_seed(1)
+    inputs = [torch.randn(64, 16, 8, 8).to(memory_format=LAST) for _ in range(3)]
+    weight = torch.randn(16, 16, 3, 3)
+    expected = [winograd_conv2d(x, weight, 4) for x in inputs]
+    equal: list[bool] = []
+
+    def repeat(n: int) -> None:
+        equal.extend(
+            torch.equal(winograd_conv2d(inputs[n], weight, 4), expected[n]) for _ in "ab" * 10
+        )
+
+    threads = [threading.Thread(target=repeat, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert equal == [True] * 60
+
+
+def test_images_that_need_no_gradient_get_none() -> None:
+    weight = nn.Parameter(torch.randn(4, 3, 3, 3))
+    x = torch.randn(2, 3, 8, 8).to(memory_format=LAST)
+    winograd_conv2d(x, weight, 4).sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is None
+    assert weight.grad is not None
