@@ -1,0 +1,97 @@
+"""Each convolution 3x3 of a recipe's network, the direct way against Winograd's, A B B A.
+
+    python benchmarks/convolutions.py [RECIPE] [--threads 2] [--repeats 3] [--out FILE.json]
+
+Forward and backward pass of one layer at a time, at the recipe's batch size and, where images grow
+during training, at each of their sizes. Speeds are those of the direct way's multiply-adds, so
+Winograd's may be above that of the machine's matrix product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cifar_cli.config import Config, load_config
+from cifar_cli.models import build_model
+from cifar_cli.models.winograd import Conv2d
+from cifar_cli.training.runtime import prepare_runtime
+
+
+def layers(config: Config) -> dict[tuple[int, int, int], Conv2d]:
+    """By (side of its images, channels in, channels out), each layer once."""
+    found: dict[tuple[int, int, int], Conv2d] = {}
+    model = build_model(config.model, 10, config.data.image_size)
+    for layer in model.modules():
+        if isinstance(layer, Conv2d):
+            layer.register_forward_hook(
+                lambda layer, args, _: found.setdefault((args[0].shape[2], *channels(layer)), layer)
+            )
+    for side in [side for _, side in config.train.resolutions] or [config.data.image_size]:
+        model(torch.zeros(2, 3, side, side))
+    return found
+
+
+def channels(layer: Conv2d) -> tuple[int, int]:
+    return layer.in_channels, layer.out_channels
+
+
+def seconds(layer: Conv2d, x: Tensor, repeats: int) -> tuple[float, float]:
+    """Of a forward and of a backward pass, the best of some."""
+    forward, backward = [], []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        out = layer(x)
+        forward.append(time.perf_counter() - started)
+        gradient = torch.ones_like(out)
+        started = time.perf_counter()
+        torch.autograd.grad(out, [x, layer.weight], gradient)
+        backward.append(time.perf_counter() - started)
+    return min(forward[1:]), min(backward[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", nargs="?", default="baseline")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    arguments = parser.parse_args()
+    own = ["device=cpu", f"runtime.threads={arguments.threads}"]
+    config = load_config(arguments.recipe, overrides=own, env={})
+    prepare_runtime(config)
+    rows = []
+    print("side  channels     direct, ms  Winograd, ms  times   GMAC/s, direct and Winograd")
+    for (side, inputs, outputs), layer in layers(config).items():
+        layer = layer.to(memory_format=torch.channels_last)
+        x = torch.randn(config.train.batch_size, inputs, side, side)
+        x = x.to(memory_format=torch.channels_last).requires_grad_()
+        best: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
+        for way in (False, True, True, False):
+            layer.winograd = way
+            best[way].append(seconds(layer, x, arguments.repeats))
+        forward, backward = ({w: min(t[i] for t in best[w]) for w in best} for i in (0, 1))
+        both = {way: forward[way] + backward[way] for way in best}
+        macs = 3 * 9 * side**2 * inputs * outputs * config.train.batch_size / 1e9
+        ms = [1e3 * pass_[way] for way in best for pass_ in (forward, backward)]
+        times, speeds = both[False] / both[True], [macs / both[way] for way in best]
+        rows.append({
+            "side": side, "in": inputs, "out": outputs,
+            "direct_ms": ms[:2], "winograd_ms": ms[2:], "times": times,
+        })  # fmt: skip
+        print(
+            f"{side:4d}  {inputs:3d} to {outputs:3d}  {ms[0]:4.0f} + {ms[1]:4.0f}   {ms[2]:4.0f} + "
+            f"{ms[3]:4.0f}   {times:5.2f}   {speeds[0]:5.0f} {speeds[1]:5.0f}",
+            flush=True,
+        )
+    if arguments.out:
+        arguments.out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
