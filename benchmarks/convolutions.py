@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cifar_cli.config import Config, load_config
 from cifar_cli.models import build_model
-from cifar_cli.models.winograd import Conv2d
+from cifar_cli.models.convolution import Conv2d
 from cifar_cli.training.runtime import prepare_runtime
 
 

@@ -35,8 +35,8 @@ from cifar_cli.data.augment_albumentations import AlbumentationsAugment
 from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.shapes import load_shapes
 from cifar_cli.models import build_model
+from cifar_cli.models.convolution import Conv2d
 from cifar_cli.models.custom_resnet import ConvBlock
-from cifar_cli.models.winograd import Conv2d
 from cifar_cli.training.optim import build_optimizer
 from cifar_cli.training.runtime import place_model, prepare_runtime
 from cifar_cli.training.trainer import TrainState, train_epochs

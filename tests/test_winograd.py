@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cifar_cli.models import winograd
-from cifar_cli.models.winograd import SIDES, Conv2d, transforms, winograd_conv2d
+from cifar_cli.models import convolution, winograd
+from cifar_cli.models.convolution import Conv2d, convolve, start_of_block
+from cifar_cli.models.winograd import SIDES, transforms
 
 LAST = torch.channels_last
 
@@ -48,7 +49,7 @@ def test_output_and_gradients_are_those_of_the_direct_way(
     torch.manual_seed(seed)
     x = torch.randn(batch, channels[0], *size).to(memory_format=LAST).requires_grad_()
     weight = torch.randn(channels[1], channels[0], 3, 3, requires_grad=True)
-    out = winograd_conv2d(x, weight, side, padding_mode)
+    out = convolve(x, weight, side, padding_mode)
     assert out.is_contiguous(memory_format=LAST)
     gradient = torch.randn_like(out)
     found = torch.autograd.grad(out, [x, weight], gradient)
@@ -59,10 +60,55 @@ def test_output_and_gradients_are_those_of_the_direct_way(
     assert error(found[1], expected[1].double()) < 5e-5
 
 
+@settings(max_examples=60)
+@given(
+    side=st.sampled_from([None, *SIDES]),
+    reflect=st.booleans(),
+    batch=st.integers(1, 40),
+    size=st.tuples(st.integers(2, 14), st.integers(2, 14)),
+    seed=st.integers(0, 9),
+)
+def test_pooled_at_once_is_pooled_after(
+    side: int | None, reflect: bool, batch: int, size: tuple[int, int], seed: int
+) -> None:
+    """Piece by piece, with several pieces: the pieces are made small."""
+    torch.manual_seed(seed)
+    mode = "reflect" if reflect and side else "zeros"
+    x = torch.randn(batch, 3, *size).to(memory_format=LAST).requires_grad_()
+    weight = torch.randn(4, 3, 3, 3, requires_grad=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "PIECE", 700)
+        patch.setattr(winograd, "TILES", 30)
+        apart = F.max_pool2d(convolve(x, weight, side or 4, mode), 2)
+        out = convolve(x, weight, side, mode, pool=True)
+        assert out.is_contiguous(memory_format=LAST)
+        gradient = torch.randn_like(out)
+        found = torch.autograd.grad(out, [x, weight], gradient)
+    expected = torch.autograd.grad(apart, [x, weight], gradient)
+    torch.testing.assert_close(out, apart, rtol=1e-4, atol=1e-4)
+    assert error(found[0], expected[0]) < 1e-4
+    assert error(found[1], expected[1]) < 1e-4
+
+
+@pytest.mark.parametrize("settings_of_layer", [(True, 64), (True, 8), (False, 64)], ids=str)
+def test_a_block_starts_with_convolution_and_pooling(settings_of_layer: tuple[bool, int]) -> None:
+    """In one where that is quicker (by Winograd's way or the direct one), in turn elsewhere."""
+    winograd_on, width = settings_of_layer
+    layer, pooling, last = Conv2d(8, width, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.ReLU()
+    x = torch.randn(4, 8, 9, 9).to(memory_format=LAST)
+    layer.winograd = winograd_on
+    out, left = start_of_block([layer, pooling, last], x)
+    assert left == ([last] if winograd_on else [pooling, last])
+    expected = F.conv2d(x, layer.weight, padding=1)
+    expected = pooling(expected) if winograd_on else expected
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+    assert start_of_block([layer, last], x)[1] == [last]
+
+
 def test_tiles_of_two_are_exact_on_small_whole_numbers() -> None:
     x = torch.randint(-8, 9, (3, 4, 6, 6)).float().to(memory_format=LAST)
     weight = torch.randint(-8, 9, (5, 4, 3, 3)).float()
-    assert torch.equal(winograd_conv2d(x, weight, 2), F.conv2d(x, weight, padding=1))
+    assert torch.equal(convolve(x, weight, 2), F.conv2d(x, weight, padding=1))
 
 
 def test_the_transforms_of_tiles_of_two_are_the_published_ones() -> None:
@@ -92,11 +138,11 @@ def test_the_transforms_of_tiles_of_two_are_the_published_ones() -> None:
 def test_tiles_fit_the_image_where_they_pay(
     height: int, width: int, inputs: int, outputs: int, side: int | None
 ) -> None:
-    assert winograd._best_side(height, width, inputs, outputs) == side
+    assert winograd.best_side(height, width, inputs, outputs) == side
 
 
 def goes_winograds_way(layer: Conv2d, x: Tensor) -> bool:
-    return "_Winograd" in str(layer(x).grad_fn)
+    return "_Convolution" in str(layer(x).grad_fn)
 
 
 def test_the_layer_goes_winograds_way_only_where_told_to() -> None:
@@ -167,13 +213,11 @@ def test_threads_do_not_disturb_each_other() -> None:
     torch.manual_seed(1)
     inputs = [torch.randn(64, 16, 8, 8).to(memory_format=LAST) for _ in range(3)]
     weight = torch.randn(16, 16, 3, 3)
-    expected = [winograd_conv2d(x, weight, 4) for x in inputs]
+    expected = [convolve(x, weight, 4) for x in inputs]
     equal: list[bool] = []
 
     def repeat(n: int) -> None:
-        equal.extend(
-            torch.equal(winograd_conv2d(inputs[n], weight, 4), expected[n]) for _ in "ab" * 10
-        )
+        equal.extend(torch.equal(convolve(inputs[n], weight, 4), expected[n]) for _ in "ab" * 10)
 
     threads = [threading.Thread(target=repeat, args=(n,)) for n in range(3)]
     for thread in threads:
@@ -186,6 +230,6 @@ def test_threads_do_not_disturb_each_other() -> None:
 def test_images_that_need_no_gradient_get_none() -> None:
     weight = nn.Parameter(torch.randn(4, 3, 3, 3))
     x = torch.randn(2, 3, 8, 8).to(memory_format=LAST)
-    winograd_conv2d(x, weight, 4).sum().backward()  # type: ignore[no-untyped-call]
+    convolve(x, weight, 4).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is None
     assert weight.grad is not None

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cifar_cli.models.convolution import Conv2d, start_of_block
 from cifar_cli.models.dropout import relu_dropout_
-from cifar_cli.models.winograd import Conv2d
 
 
 class ConvBlock(nn.Sequential):
@@ -32,7 +32,7 @@ class ConvBlock(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, H, W), or to half of H and W."""
-        *layers, relu, dropout = self
+        x, (*layers, relu, dropout) = start_of_block(list(self), x)
         for layer in layers:
             x = layer(x)
         assert isinstance(dropout, nn.Dropout)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cifar_cli.models.winograd import Conv2d
+from cifar_cli.models.convolution import Conv2d, start_of_block
 
 EIGENVALUE_FLOOR = 5e-4
 
@@ -42,6 +42,13 @@ class ConvBlock(nn.Sequential):
             BatchNorm(out_channels),
             nn.SiLU(inplace=True),
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to (B, out_channels, H, W), or to half of H and W."""
+        x, layers = start_of_block(list(self), x)
+        for layer in layers:
+            x = layer(x)
+        return x
 
 
 class Group(nn.Sequential):

@@ -1,4 +1,4 @@
-"""Convolutions 3x3 on a CPU with a fraction of the multiplications: Winograd's minimal filtering.
+"""Convolutions 3x3 with a fraction of the multiplications: Winograd's minimal filtering.
 
 An output tile of m x m pixels takes (m + 2)^2 products a pair of channels instead of 9 m^2, a
 quarter for m = 4, at the price of a linear transform of each input tile, filter, and output tile
@@ -14,11 +14,9 @@ import threading
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import Tensor
 
 TILES = 256  # handled at a time, at least: few enough for the caches, enough for the products
 POINTS = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))
@@ -26,60 +24,9 @@ SIDES = (2, 3, 4, 5, 6)  # of an output tile; beyond them, rounding grows
 MOVES = 24  # moving an element to and from a tile costs about as much as so many multiply-adds
 
 
-class Conv2d(nn.Conv2d):
-    """`nn.Conv2d` that goes Winograd's way where told to and where that is quicker."""
-
-    winograd = False
-    """Set by `place_model`, from `runtime.winograd`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to (B, out_channels, H', W')."""
-        if self.winograd and self._is_3x3() and _is_ready(x):
-            side = _best_side(*x.shape[2:], self.in_channels, self.out_channels)
-            if side:
-                return winograd_conv2d(x, self.weight, side, self.padding_mode)
-        return super().forward(x)
-
-    def _is_3x3(self) -> bool:
-        return (
-            self.kernel_size == (3, 3)
-            and self.padding == (1, 1)
-            and self.stride == self.dilation == (1, 1)
-            and self.groups == 1
-            and self.bias is None
-            and self.padding_mode in ("zeros", "reflect")
-        )
-
-
-def winograd_conv2d(x: Tensor, weight: Tensor, side: int, padding_mode: str = "zeros") -> Tensor:
-    """Convolution 3x3 with a border of one pixel, in output tiles of `side` x `side`.
-
-    Args:
-        x: float32 (B, C, H, W), channels last in memory, on a CPU.
-        weight: float32 (K, C, 3, 3).
-        side: Of an output tile, one of `SIDES`.
-        padding_mode: What the border holds, "zeros" or "reflect".
-
-    Returns:
-        float32 (B, K, H, W), channels last. Both arguments may require gradients, once.
-    """
-    out: Tensor = _Winograd.apply(x, weight, side, padding_mode == "reflect")
-    return out
-
-
-def _is_ready(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and x.is_contiguous(memory_format=torch.channels_last)
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    )
-
-
 @lru_cache(maxsize=256)
-def _best_side(height: int, width: int, inputs: int, outputs: int) -> int | None:
-    """The tile with the least estimated cost, or None where the direct way has less."""
+def best_side(height: int, width: int, inputs: int, outputs: int) -> int | None:
+    """Side of the output tiles that are estimated to cost least; None: the direct way does."""
     if min(height, width) < 2:
         return None
 
@@ -146,44 +93,6 @@ def _inverse(matrix: list[list[Fraction]]) -> list[list[Fraction]]:
     return [row[size:] for row in rows]
 
 
-class _Winograd(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, side: int, reflect: bool) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.side, ctx.reflect = side, reflect
-        work = _Workspace(x, len(weight), side, reflect)
-        filters = _filters(weight, side)
-        out = x.new_empty(len(x), *x.shape[2:], len(weight))
-        for first in range(0, len(x), work.chunk):
-            tiles = work.image_tiles(x[first : first + work.chunk])
-            sums = work.sums[: len(tiles)]
-            torch.bmm(tiles.transpose(0, 1), filters, out=sums.transpose(0, 1))
-            work.write_output(sums, out[first : first + work.chunk])
-        return out.permute(0, 3, 1, 2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
-        x, weight = ctx.saved_tensors
-        work = _Workspace(x, len(weight), ctx.side, ctx.reflect)
-        filters = _filters(weight, ctx.side).transpose(1, 2)
-        gradient = gradient.permute(0, 2, 3, 1)
-        of_filters = torch.zeros_like(filters.transpose(1, 2))
-        of_x = x.new_empty(len(x), *x.shape[2:], x.shape[1]) if ctx.needs_input_grad[0] else None
-        for first in range(0, len(x), work.chunk):
-            chunk = slice(first, first + work.chunk)
-            tiles = work.image_tiles(x[chunk])
-            sums = work.read_output(gradient[chunk]).transpose(0, 1)
-            of_filters.baddbmm_(tiles.permute(1, 2, 0), sums)
-            if of_x is not None:
-                torch.bmm(sums, filters, out=tiles.transpose(0, 1))
-                work.write_image(tiles, of_x[chunk])
-        kernel = transforms(ctx.side).kernel
-        of_weight = (kernel.T @ of_filters.flatten(1)).view(3, 3, x.shape[1], len(weight))
-        of_image = None if of_x is None else of_x.permute(0, 3, 1, 2)
-        return of_image, of_weight.permute(3, 2, 0, 1), None, None
-
-
 def _filters(weight: Tensor, side: int) -> Tensor:
     """Filters (K, C, 3, 3) where products are taken: (n^2, C, K)."""
     outputs, inputs = weight.shape[:2]
@@ -208,34 +117,69 @@ def _scratch(*shapes: tuple[int, ...]) -> list[Tensor]:
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-class _Workspace:
-    """Tiles of a few images at a time, in memory that is used over and over.
+class Winograd:
+    """Convolution with a border of one pixel, and its gradients, for a few images at a time.
 
-    Images and outputs are (B, H, W, channels) here, and tiles (tiles, pixels, channels).
+    Images and outputs are (B, H, W, channels) here, and tiles (tiles, pixels, channels). Nothing of
+    it outlives the next one in the same thread: all share one piece of memory.
+
+    Args:
+        x: float32 (B, C, H, W), channels last, on a CPU: all images.
+        weight: float32 (K, C, 3, 3).
+        side: Of an output tile, one of `SIDES`.
+        reflect: Whether the border holds the image's own pixels, or zeros.
     """
 
-    def __init__(self, x: Tensor, outputs: int, side: int, reflect: bool) -> None:
+    def __init__(self, x: Tensor, weight: Tensor, side: int, reflect: bool) -> None:
         batch, channels, self.height, self.width = x.shape
         self.side, self.spread, self.reflect = side, side + 2, reflect
         self.down, self.across = -(-self.height // side), -(-self.width // side)
-        wanted = max(TILES, min(channels, outputs))
-        self.chunk = min(batch, max(1, wanted // (self.down * self.across)))
-        tiles = self.chunk * self.down * self.across
+        self.filters = _filters(weight, side)
+        self.of_filters: Tensor | None = None
+        self.transforms = transforms(side)
+        wanted = max(TILES, min(channels, len(weight)))
+        self.images = min(batch, max(1, wanted // (self.down * self.across)))
+        """How many can be handled at a time."""
+        tiles = self.images * self.down * self.across
         rows, columns = self.down * side, self.across * side
         self.is_whole = (rows, columns) == (self.height, self.width)
-        self.transforms = transforms(side)
         self.padded, self.whole, self.pixels, self.tiles, self.sums, self.out = _scratch(
-            (self.chunk, rows + 2, columns + 2, channels),
-            (0 if self.is_whole else self.chunk, rows, columns, outputs),
+            (self.images, rows + 2, columns + 2, channels),
+            (0 if self.is_whole else self.images, rows, columns, len(weight)),
             (tiles, self.spread**2, channels),
             (tiles, self.spread**2, channels),
-            (tiles, self.spread**2, outputs),
-            (tiles, side**2, outputs),
+            (tiles, self.spread**2, len(weight)),
+            (tiles, side**2, len(weight)),
         )
         self.padded.zero_()
         self.whole.zero_()
 
-    def image_tiles(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, out: Tensor) -> None:
+        """Convolve up to `images` of the images into `out`, (B, H, W, K)."""
+        tiles = self._image_tiles(x)
+        sums = self.sums[: len(tiles)]
+        torch.bmm(tiles.transpose(0, 1), self.filters, out=sums.transpose(0, 1))
+        self._write_output(sums, out)
+
+    def backward(self, x: Tensor, gradient: Tensor, of_x: Tensor | None) -> None:
+        """Add to the filters' gradient, and write the images' where it is wanted."""
+        tiles = self._image_tiles(x)
+        sums = self._read_output(gradient).transpose(0, 1)
+        if self.of_filters is None:
+            self.of_filters = torch.zeros_like(self.filters)
+        self.of_filters.baddbmm_(tiles.permute(1, 2, 0), sums)
+        if of_x is not None:
+            torch.bmm(sums, self.filters.transpose(1, 2), out=tiles.transpose(0, 1))
+            self._write_image(tiles, of_x)
+
+    def of_weight(self) -> Tensor:
+        """The gradient of `weight` over all calls of `backward`."""
+        assert self.of_filters is not None
+        _, inputs, outputs = self.filters.shape
+        flat = self.transforms.kernel.T @ self.of_filters.flatten(1)
+        return flat.view(3, 3, inputs, outputs).permute(3, 2, 0, 1)
+
+    def _image_tiles(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to transformed tiles, (tiles, n^2, C)."""
         padded, (h, w) = self.padded[: len(x)], (self.height, self.width)
         padded[:, 1 : h + 1, 1 : w + 1] = x.permute(0, 2, 3, 1)
@@ -246,8 +190,8 @@ class _Workspace:
         pixels.copy_(self._windows(padded, 0, 0, self.spread, self.spread))
         return _transformed(self.transforms.image, pixels.flatten(0, 2).flatten(1, 2), self.tiles)
 
-    def write_image(self, tiles: Tensor, of_x: Tensor) -> None:
-        """The gradient of transformed tiles to that of the images; `image_tiles` transposed."""
+    def _write_image(self, tiles: Tensor, of_x: Tensor) -> None:
+        """The gradient of transformed tiles to that of the images; `_image_tiles` transposed."""
         padded, m, (h, w) = self.padded[: len(of_x)], self.side, (self.height, self.width)
         _transformed(self.transforms.image.T, tiles, self.pixels)
         pixels = self._pixels(len(of_x))
@@ -267,7 +211,7 @@ class _Workspace:
         padded[:, 0], padded[:, h + 1 :] = 0, 0
         padded[:, :, 0], padded[:, :, w + 1 :] = 0, 0
 
-    def write_output(self, sums: Tensor, out: Tensor) -> None:
+    def _write_output(self, sums: Tensor, out: Tensor) -> None:
         """Sums of products (tiles, n^2, K) to outputs (B, H, W, K)."""
         whole = out if self.is_whole else self.whole[: len(out)]
         _transformed(self.transforms.output, sums, self.out)
@@ -275,8 +219,8 @@ class _Workspace:
         if not self.is_whole:
             out.copy_(whole[:, : self.height, : self.width])
 
-    def read_output(self, gradient: Tensor) -> Tensor:
-        """The gradient of outputs (B, H, W, K) to that of the sums; `write_output` transposed."""
+    def _read_output(self, gradient: Tensor) -> Tensor:
+        """The gradient of outputs (B, H, W, K) to that of the sums; `_write_output` transposed."""
         whole = gradient
         if not self.is_whole:
             whole = self.whole[: len(gradient)]

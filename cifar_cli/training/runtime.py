@@ -18,7 +18,7 @@ from torch import nn
 from cifar_cli import __version__
 from cifar_cli.config import Config
 from cifar_cli.errors import ConfigError, OutOfMemoryError
-from cifar_cli.models.winograd import Conv2d
+from cifar_cli.models.convolution import Conv2d
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 EVAL_BATCH = {"cpu": 500, "mps": 1000, "cuda": 2500}

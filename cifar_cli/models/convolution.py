@@ -1,0 +1,197 @@
+"""A convolution 3x3, and the max-pooling after it, as they are quickest on a CPU.
+
+By Winograd's way where that pays. With a pooling, piece by piece: the pixels between the two lie in
+the caches and never go to memory, nor does their gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from cifar_cli.models.winograd import Winograd, best_side
+
+PIECE = 2**20  # elements between a convolution and its pooling at a time; 4 MiB
+
+
+class Conv2d(nn.Conv2d):
+    """`nn.Conv2d` that takes the quicker way where it is told to."""
+
+    winograd = False
+    """Set by `place_model`, from `runtime.winograd`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to (B, out_channels, H', W')."""
+        side = self._side(x)
+        if side is None:
+            return super().forward(x)
+        return convolve(x, self.weight, side, self.padding_mode)
+
+    def pooled(self, x: Tensor) -> Tensor | None:
+        """(B, out_channels, H // 2, W // 2), max-pooled; None where that is not the quicker way."""
+        side = self._side(x)
+        if not self._can_go_both_ways(x) or (side is None and self.padding_mode != "zeros"):
+            return None
+        return convolve(x, self.weight, side, self.padding_mode, pool=True)
+
+    def _side(self, x: Tensor) -> int | None:
+        if not self._can_go_both_ways(x):
+            return None
+        return best_side(*x.shape[2:], self.in_channels, self.out_channels)
+
+    def _can_go_both_ways(self, x: Tensor) -> bool:
+        return (
+            self.winograd
+            and self.kernel_size == (3, 3)
+            and self.padding == (1, 1)
+            and self.stride == self.dilation == (1, 1)
+            and self.groups == 1
+            and self.bias is None
+            and self.padding_mode in ("zeros", "reflect")
+            and min(x.shape[2:]) > 1
+            and x.device.type == "cpu"
+            and x.dtype == torch.float32
+            and x.is_contiguous(memory_format=torch.channels_last)
+            and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()
+        )
+
+
+def start_of_block(layers: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, Sequence[nn.Module]]:
+    """Run a block's convolution, and the pooling after it where both can be done in one.
+
+    Returns:
+        What comes out, and the layers that are left to run.
+    """
+    convolution, following, *rest = layers
+    if isinstance(convolution, Conv2d) and isinstance(following, nn.MaxPool2d):
+        pooled = convolution.pooled(x)
+        if pooled is not None:
+            return pooled, rest
+    return convolution(x), [following, *rest]
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    side: int | None,
+    padding_mode: str = "zeros",
+    *,
+    pool: bool = False,
+) -> Tensor:
+    """Convolution 3x3 with a border of one pixel, and a max-pooling 2x2 after it where asked for.
+
+    Args:
+        x: float32 (B, C, H, W), channels last in memory, on a CPU.
+        weight: float32 (K, C, 3, 3).
+        side: Of the output tiles of Winograd's way; None for the direct way, with zeros only.
+        padding_mode: What the border holds, "zeros" or "reflect".
+        pool: Whether to pool.
+
+    Returns:
+        float32 (B, K, H, W) or, pooled, (B, K, H // 2, W // 2), channels last. Both tensors may
+        require gradients, once.
+    """
+    out: Tensor = _Convolution.apply(x, weight, side, padding_mode == "reflect", pool)
+    return out
+
+
+class Direct:
+    """The direct way, with the methods of `Winograd`."""
+
+    def __init__(self, x: Tensor, weight: Tensor) -> None:
+        self.weight, self.sum = weight, torch.zeros_like(weight)
+        self.images = min(len(x), max(1, PIECE // (x[0, 0].numel() * len(weight))))
+
+    def forward(self, x: Tensor, out: Tensor) -> None:
+        out.copy_(F.conv2d(x, self.weight, padding=1).permute(0, 2, 3, 1))
+
+    def backward(self, x: Tensor, gradient: Tensor, of_x: Tensor | None) -> None:
+        one, wanted = [1, 1], [of_x is not None, True, False]
+        found, of_weight, _ = torch.ops.aten.convolution_backward(
+            gradient.permute(0, 3, 1, 2),
+            x,
+            self.weight,
+            None,
+            one,
+            one,
+            one,
+            False,
+            [0, 0],
+            1,
+            wanted,
+        )
+        self.sum += of_weight
+        if of_x is not None:
+            of_x.copy_(found.permute(0, 2, 3, 1))
+
+    def of_weight(self) -> Tensor:
+        return self.sum
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, side: int | None, reflect: bool, pool: bool
+    ) -> Tensor:
+        (batch, _, height, width), outputs = x.shape, len(weight)
+        way = Direct(x, weight) if side is None else Winograd(x, weight, side, reflect)
+        places = torch.empty(0, dtype=torch.int64)
+        if pool:
+            out = x.new_empty(batch, height // 2, width // 2, outputs)
+            places = torch.empty(out.shape, dtype=torch.int64)
+            between = x.new_empty(way.images, height, width, outputs)
+        else:
+            out = x.new_empty(batch, height, width, outputs)
+        for piece in _pieces(batch, way.images):
+            if pool:
+                pixels = between[: piece.stop - piece.start]
+                way.forward(x[piece], pixels)
+                _pool(pixels, out[piece], places[piece])
+            else:
+                way.forward(x[piece], out[piece])
+        ctx.save_for_backward(x, weight, places)
+        ctx.side, ctx.reflect, ctx.pool = side, reflect, pool
+        return out.permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None, None]:
+        x, weight, places = ctx.saved_tensors
+        way = Direct(x, weight) if ctx.side is None else Winograd(x, weight, ctx.side, ctx.reflect)
+        gradient = gradient.permute(0, 2, 3, 1)
+        of_x = x.new_empty(x.permute(0, 2, 3, 1).shape) if ctx.needs_input_grad[0] else None
+        for piece in _pieces(len(x), way.images):
+            of_pixels = gradient[piece]
+            if ctx.pool:
+                of_pixels = _unpool(of_pixels, places[piece], x.shape[2:])
+            way.backward(x[piece], of_pixels, None if of_x is None else of_x[piece])
+        of_images = None if of_x is None else of_x.permute(0, 3, 1, 2)
+        return of_images, way.of_weight(), None, None, None
+
+
+def _pieces(batch: int, images: int) -> Iterator[slice]:
+    for first in range(0, batch, images):
+        yield slice(first, min(first + images, batch))
+
+
+def _pool(pixels: Tensor, out: Tensor, places: Tensor) -> None:
+    """Max-pool (B, H, W, K) into `out`, with the places of the maxima, both (B, H//2, W//2, K)."""
+    pixels, out, places = (t.permute(0, 3, 1, 2) for t in (pixels, out, places))
+    torch.ops.aten.max_pool2d_with_indices(pixels, [2, 2], out=out, indices=places)
+
+
+def _unpool(gradient: Tensor, places: Tensor, size: torch.Size) -> Tensor:
+    """The gradient of what `_pool` had pooled, (B, H, W, K)."""
+    gradient, places = gradient.permute(0, 3, 1, 2), places.permute(0, 3, 1, 2)
+    pixels = gradient.new_empty(len(gradient), *size, gradient.shape[1]).permute(0, 3, 1, 2)
+    two, one = [2, 2], [1, 1]
+    found: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
+        gradient, pixels, two, two, [0, 0], one, False, places
+    )
+    return found.permute(0, 2, 3, 1)
