@@ -45,6 +45,8 @@ bench: setup
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/augmentation.py
 	$(BIN)/python benchmarks/train_throughput.py
+	$(BIN)/python benchmarks/convolutions.py
+	$(BIN)/python benchmarks/arithmetic.py
 	$(BIN)/python benchmarks/peak_memory.py
 	$(BIN)/python benchmarks/checkpoint.py
 

@@ -2,9 +2,9 @@
 
     python benchmarks/convolutions.py [RECIPE] [--threads 2] [--repeats 3] [--out FILE.json]
 
-Forward and backward pass of one layer at a time, at the recipe's batch size and, where images grow
-during training, at each of their sizes. Speeds are those of the direct way's multiply-adds, so
-Winograd's may be above that of the machine's matrix product.
+Forward and backward pass of one layer at a time, with the pooling that follows some of them, at the
+recipe's batch size and, where images grow during training, at each of their sizes. Speeds are those
+of the direct way's multiply-adds, so Winograd's may be above that of the machine's matrix product.
 """
 
 from __future__ import annotations
@@ -15,42 +15,57 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cifar_cli.config import Config, load_config
 from cifar_cli.models import build_model
-from cifar_cli.models.convolution import Conv2d
+from cifar_cli.models.convolution import Conv2d, start_of_block
 from cifar_cli.training.runtime import prepare_runtime
 
 
-def layers(config: Config) -> dict[tuple[int, int, int], Conv2d]:
-    """By (side of its images, channels in, channels out), each layer once."""
-    found: dict[tuple[int, int, int], Conv2d] = {}
+def blocks(config: Config) -> dict[tuple[int, int, int], nn.Module]:
+    """By (side of its images, channels in, channels out), each block's start once."""
+    found: dict[tuple[int, int, int], nn.Module] = {}
     model = build_model(config.model, 10, config.data.image_size)
+
+    def note(block: nn.Module, arguments: tuple[Tensor], _: Tensor) -> None:
+        layer = convolution_of(block)
+        found.setdefault((arguments[0].shape[2], layer.in_channels, layer.out_channels), block)
+
     for layer in model.modules():
-        if isinstance(layer, Conv2d):
-            layer.register_forward_hook(
-                lambda layer, args, _: found.setdefault((args[0].shape[2], *channels(layer)), layer)
-            )
-    for side in [side for _, side in config.train.resolutions] or [config.data.image_size]:
+        if isinstance(layer, nn.Sequential) and isinstance(layer[0], Conv2d):
+            layer.register_forward_hook(note)
+    stages = config.train.resolutions
+    sides = [side for _, side in stages]
+    if not stages or stages[-1][0] < 1:
+        sides.append(config.data.image_size)
+    for side in sides:
         model(torch.zeros(2, 3, side, side))
     return found
 
 
-def channels(layer: Conv2d) -> tuple[int, int]:
-    return layer.in_channels, layer.out_channels
+def convolution_of(block: nn.Module) -> Conv2d:
+    layer = next(block.children())
+    assert isinstance(layer, Conv2d)
+    return layer
 
 
-def seconds(layer: Conv2d, x: Tensor, repeats: int) -> tuple[float, float]:
+def convolved(block: nn.Module, x: Tensor) -> Tensor:
+    """What comes out of the convolution and, where one follows, of the pooling."""
+    x, left = start_of_block(list(block.children()), x)
+    return left[0](x) if isinstance(left[0], nn.MaxPool2d) else x
+
+
+def seconds(block: nn.Module, x: Tensor, repeats: int) -> tuple[float, float]:
     """Of a forward and of a backward pass, the best of some."""
     forward, backward = [], []
     for _ in range(repeats + 1):
         started = time.perf_counter()
-        out = layer(x)
+        out = convolved(block, x)
         forward.append(time.perf_counter() - started)
         gradient = torch.ones_like(out)
         started = time.perf_counter()
-        torch.autograd.grad(out, [x, layer.weight], gradient)
+        torch.autograd.grad(out, [x, convolution_of(block).weight], gradient)
         backward.append(time.perf_counter() - started)
     return min(forward[1:]), min(backward[1:])
 
@@ -67,14 +82,14 @@ def main() -> None:
     prepare_runtime(config)
     rows = []
     print("side  channels     direct, ms  Winograd, ms  times   GMAC/s, direct and Winograd")
-    for (side, inputs, outputs), layer in layers(config).items():
-        layer = layer.to(memory_format=torch.channels_last)
+    for (side, inputs, outputs), block in blocks(config).items():
+        block.to(memory_format=torch.channels_last)
         x = torch.randn(config.train.batch_size, inputs, side, side)
         x = x.to(memory_format=torch.channels_last).requires_grad_()
         best: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
         for way in (False, True, True, False):
-            layer.winograd = way
-            best[way].append(seconds(layer, x, arguments.repeats))
+            convolution_of(block).winograd = way
+            best[way].append(seconds(block, x, arguments.repeats))
         forward, backward = ({w: min(t[i] for t in best[w]) for w in best} for i in (0, 1))
         both = {way: forward[way] + backward[way] for way in best}
         macs = 3 * 9 * side**2 * inputs * outputs * config.train.batch_size / 1e9

@@ -28,7 +28,7 @@ from cifar_cli.training.averaging import WeightMean, averaged
 from cifar_cli.training.muon import orthogonalise
 from cifar_cli.training.optim import apply_settings, build_optimizer
 from cifar_cli.training.schedule import settings_at
-from cifar_cli.training.trainer import at_resolution
+from cifar_cli.training.trainer import TrainState, _average, at_resolution
 
 MEAN = (0.491, 0.482, 0.447)
 SMALL = ModelConfig(name="speed_resnet", widths=(8, 12, 16))
@@ -272,3 +272,16 @@ def test_a_speed_recipe_needs_nothing_but_torch(in_tmp: Path) -> None:
     )
     arguments = [*flags.split(), "--set", "model.widths=[4,4,4]", "--batch-size", "50"]
     subprocess.run([sys.executable, "-c", program, *arguments], check=True)
+
+
+def test_a_mean_begun_before_its_time_is_forgotten() -> None:
+    """As where a run is resumed with more epochs than it was begun for."""
+    model = build_model(SMALL, 10, 32)
+    state = TrainState(model, torch.optim.SGD(model.parameters()))
+    for value, step in ((1.0, 2), (9.0, 7), (5.0, 8), (7.0, 9)):
+        if step == 2:
+            state.mean.add(model)
+        model.head.weight.data.fill_(value)  # type: ignore[union-attr, operator]
+        _average(state, step, total=10, share=0.2)
+        assert (state.mean.count > 0) == (step == 8)
+    assert (model.head.weight == 6).all()  # type: ignore[union-attr]

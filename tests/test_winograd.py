@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cifar_cli.models import convolution, winograd
+from cifar_cli.config import load_config
+from cifar_cli.models import build_model, convolution, custom_resnet, winograd
 from cifar_cli.models.convolution import Conv2d, convolve, start_of_block
 from cifar_cli.models.winograd import SIDES, transforms
+from cifar_cli.training.runtime import place_model
 
 LAST = torch.channels_last
 
@@ -233,3 +235,61 @@ def test_images_that_need_no_gradient_get_none() -> None:
     convolve(x, weight, 4).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is None
     assert weight.grad is not None
+
+
+def test_many_tiles_an_image_go_the_direct_way() -> None:
+    assert winograd.best_side(128, 128, 64, 64)
+    assert winograd.best_side(224, 224, 64, 64) is None
+
+
+def test_what_comes_out_can_be_changed_in_place_and_be_empty() -> None:
+    layer = Conv2d(64, 64, 3, padding=1, bias=False)
+    layer.winograd = True
+    x = torch.randn(2, 64, 8, 8).to(memory_format=LAST)
+    layer(x).relu_().sum().backward()
+    assert layer(x[:0]).shape == (0, 64, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "pooling",
+    [nn.MaxPool2d(3), nn.MaxPool2d(2, 1), nn.MaxPool2d(2, padding=1), nn.AvgPool2d(2)],
+    ids=str,
+)
+def test_other_poolings_are_run_in_turn(pooling: nn.Module) -> None:
+    layer = Conv2d(64, 64, 3, padding=1, bias=False)
+    layer.winograd = True
+    x = torch.randn(2, 64, 9, 9).to(memory_format=LAST)
+    assert start_of_block([layer, pooling], x)[1] == [pooling]
+
+
+def test_layers_with_hooks_are_called() -> None:
+    block = custom_resnet.ConvBlock(64, 64, pool=True, dropout=0.1)
+    block.to(memory_format=LAST)
+    block[0].winograd = True
+    called: list[nn.Module] = []
+    for layer in block:
+        layer.register_forward_hook(lambda layer, *_: called.append(layer))
+    block(torch.randn(2, 64, 8, 8).to(memory_format=LAST))
+    assert called == list(block)
+
+
+@pytest.mark.parametrize("recipe", ["baseline", "fast90"])
+def test_a_step_of_training_is_the_same_either_way(recipe: str) -> None:
+    """And `runtime.winograd` decides which it is."""
+    gradients = {}
+    x = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    for way in (True, False):
+        own = ["model.dropout=0", "model.residual_dropout=0", f"runtime.winograd={way}"]
+        config = load_config(recipe, overrides=own, env={})
+        torch.manual_seed(2)
+        model = build_model(config.model, 10, 32, lambda: x)
+        model = place_model(model, config, torch.device("cpu")).train()
+        assert {m.winograd for m in model.modules() if isinstance(m, Conv2d)} == {way}
+        loss = F.cross_entropy(model(x.to(memory_format=LAST)), torch.arange(6))
+        with torch.profiler.profile() as profiled:
+            loss.backward()  # type: ignore[no-untyped-call]
+        assert ("_ConvolutionBackward" in {row.key for row in profiled.key_averages()}) == way
+        gradients[way] = [p.grad for p in model.parameters() if p.grad is not None]
+    for own_way, direct_way in zip(gradients[True], gradients[False], strict=True):
+        # Of two nearly equal pixels, rounding may make the other one the maximum.
+        assert error(own_way, direct_way) < 0.03

@@ -132,7 +132,7 @@ def main() -> None:
             run: BenchRun = bench([arguments.recipe], 1, flags, arguments.out, seed)[0]
             found[side].append(asdict(run))
             continue
-        record = arguments.out / f"{peer['name']}-{epochs:g}-{seed}.json"
+        record = arguments.out / f"{peer['name']}-{epochs:g}-{arguments.threads}-{seed}.json"
         if not record.is_file():
             with tempfile.TemporaryDirectory() as place:
                 ADAPTERS[peer["data"]](dataset, Path(place))

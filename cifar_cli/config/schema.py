@@ -128,7 +128,7 @@ class ModelConfig(Section):
     """speed_resnet: channels of its three groups."""
     convolutions: int = Field(2, ge=1, le=4)
     """speed_resnet: convolutions in each group."""
-    eval_size: int | None = Field(None, ge=8, le=512)
+    eval_size: int | None = Field(None, ge=16, le=512)
     """speed_resnet: side in pixels to which images are resized where they are only classified, for
     trainings that end on smaller images than there are; None: as they are."""
 
@@ -206,7 +206,8 @@ class RuntimeConfig(Section):
     memory for `baseline`; False: a tenth more speed for small networks."""
     winograd: bool = True
     """On a CPU in fp32, take convolutions 3x3 with a fraction of the multiplications (Winograd's
-    minimal filtering) where that is quicker; the same results up to rounding."""
+    minimal filtering) where that is quicker, and pool them piece by piece; the same results up to
+    rounding."""
     threads: int | None = Field(None, ge=1, le=1024)
     """CPU threads of torch; None leaves torch's own choice."""
 

@@ -54,6 +54,7 @@ class Conv2d(nn.Conv2d):
             and self.bias is None
             and self.padding_mode in ("zeros", "reflect")
             and min(x.shape[2:]) > 1
+            and len(x) > 0
             and x.device.type == "cpu"
             and x.dtype == torch.float32
             and x.is_contiguous(memory_format=torch.channels_last)
@@ -69,11 +70,27 @@ def start_of_block(layers: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, Sequ
         What comes out, and the layers that are left to run.
     """
     convolution, following, *rest = layers
-    if isinstance(convolution, Conv2d) and isinstance(following, nn.MaxPool2d):
+    if isinstance(convolution, Conv2d) and _halves(following) and are_bare(convolution, following):
         pooled = convolution.pooled(x)
         if pooled is not None:
             return pooled, rest
     return convolution(x), [following, *rest]
+
+
+def are_bare(*layers: nn.Module) -> bool:
+    """Whether nobody looks at these layers' inputs and outputs, so that they need not be called."""
+    return not any(
+        layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
+        or layer._backward_pre_hooks
+        for layer in layers
+    )  # fmt: skip
+
+
+def _halves(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.MaxPool2d) and (
+        (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == (2, 2, 0, 1)
+        and not (layer.ceil_mode or layer.return_indices)
+    )
 
 
 def convolve(
@@ -141,13 +158,14 @@ class _Convolution(torch.autograd.Function):
     ) -> Tensor:
         (batch, _, height, width), outputs = x.shape, len(weight)
         way = Direct(x, weight) if side is None else Winograd(x, weight, side, reflect)
-        places = torch.empty(0, dtype=torch.int64)
+        shape = (
+            (batch, outputs, height // 2, width // 2) if pool else (batch, outputs, height, width)
+        )
+        result = torch.empty(shape, memory_format=torch.channels_last)
+        out, places = result.permute(0, 2, 3, 1), torch.empty(0, dtype=torch.int64)
         if pool:
-            out = x.new_empty(batch, height // 2, width // 2, outputs)
             places = torch.empty(out.shape, dtype=torch.int64)
             between = x.new_empty(way.images, height, width, outputs)
-        else:
-            out = x.new_empty(batch, height, width, outputs)
         for piece in _pieces(batch, way.images):
             if pool:
                 pixels = between[: piece.stop - piece.start]
@@ -157,7 +175,7 @@ class _Convolution(torch.autograd.Function):
                 way.forward(x[piece], out[piece])
         ctx.save_for_backward(x, weight, places)
         ctx.side, ctx.reflect, ctx.pool = side, reflect, pool
-        return out.permute(0, 3, 1, 2)
+        return result
 
     @staticmethod
     @once_differentiable

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cifar_cli.models.convolution import Conv2d, start_of_block
-from cifar_cli.models.dropout import relu_dropout_
+from cifar_cli.models.convolution import Conv2d, are_bare, start_of_block
+from cifar_cli.models.dropout import SPARSE, relu_dropout_
 
 
 class ConvBlock(nn.Sequential):
@@ -35,10 +35,10 @@ class ConvBlock(nn.Sequential):
         x, (*layers, relu, dropout) = start_of_block(list(self), x)
         for layer in layers:
             x = layer(x)
-        assert isinstance(dropout, nn.Dropout)
-        on_cpu = x.device.type == "cpu" and not torch.compiler.is_compiling()
-        if on_cpu and self.training and dropout.p > 0:
-            return relu_dropout_(x, dropout.p)
+        is_plain = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        p = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
+        if is_plain and 0 < p <= SPARSE and are_bare(relu, dropout):
+            return relu_dropout_(x, p)
         out: Tensor = dropout(relu(x))
         return out
 

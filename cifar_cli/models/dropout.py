@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+SPARSE = 0.2
+"""Up to this probability, drawing the elements to drop takes less time and memory than a mask."""
+
 
 def relu_dropout_(x: Tensor, p: float) -> Tensor:
     """Dropout with probability `p` of the ReLU of `x`, in the memory of `x`, on a CPU.
@@ -53,5 +56,5 @@ def dropped_positions(count: int, p: float) -> Tensor:
         drawn = kept.add_(1).cumsum(0).add_(last)
         positions.append(drawn)
         last = int(drawn[-1])
-    found = torch.cat(positions)
+    found = torch.cat(positions) if len(positions) > 1 else positions[0]
     return found[: int(torch.searchsorted(found, count))]

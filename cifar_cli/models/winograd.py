@@ -18,6 +18,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+MOST_TILES = 1024  # of one image; with more, the memory for them would grow beyond the caches
 TILES = 256  # handled at a time, at least: few enough for the caches, enough for the products
 POINTS = (0, 1, -1, 2, -2, Fraction(1, 2), Fraction(-1, 2))
 SIDES = (2, 3, 4, 5, 6)  # of an output tile; beyond them, rounding grows
@@ -35,7 +36,8 @@ def best_side(height: int, width: int, inputs: int, outputs: int) -> int | None:
         return tiles * spread * (inputs * outputs + (spread + MOVES) * (inputs + outputs))
 
     best = min(SIDES, key=cost)
-    return best if cost(best) < 9 * height * width * inputs * outputs else None
+    fits = -(-height // best) * -(-width // best) <= MOST_TILES
+    return best if fits and cost(best) < 9 * height * width * inputs * outputs else None
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def _scratch(*shapes: tuple[int, ...]) -> list[Tensor]:
     sizes = [math.prod(shape) for shape in shapes]
     memory: Tensor | None = getattr(_kept, "memory", None)
     if memory is None or len(memory) < sum(sizes):
+        memory = _kept.memory = None  # before there is more of it
         with torch.inference_mode(False):  # what is made in that mode cannot be used out of it
             memory = _kept.memory = torch.empty(sum(sizes))
     parts = torch.split(memory[: sum(sizes)], sizes)

@@ -134,6 +134,8 @@ def _average(state: TrainState, step: int, total: int, share: float) -> None:
         state.mean.add(state.model)
         if step == total - 1:
             state.mean.move_to(state.model)
+    elif state.mean.count:  # resumed with more epochs than it was begun for
+        state.mean = WeightMean()
 
 
 def _count(state: TrainState, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
