@@ -34,9 +34,9 @@ from cifar_cli.training.trainer import at_resolution
 
 MATRIX = 2048
 KINDS = {
-    "convolutions": ("convolution",),
+    "convolutions, with pooling done in one": ("convolution",),
     "batch norm": ("batch_norm",),
-    "max-pooling": ("max_pool", "aten::fill_"),
+    "max-pooling apart": ("max_pool", "aten::fill_"),
     "SiLU": ("silu",),
     "matrix products of Muon": ("aten::mm",),
 }

@@ -27,24 +27,24 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, H', W')."""
-        side = self._side(x)
+        side = self._best_side(x) if self._has_two_ways(x) else None
         if side is None:
             return super().forward(x)
         return convolve(x, self.weight, side, self.padding_mode)
 
     def pooled(self, x: Tensor) -> Tensor | None:
         """(B, out_channels, H // 2, W // 2), max-pooled; None where that is not the quicker way."""
-        side = self._side(x)
-        if not self._can_go_both_ways(x) or (side is None and self.padding_mode != "zeros"):
+        if not self._has_two_ways(x):
+            return None
+        side = self._best_side(x)
+        if side is None and self.padding_mode != "zeros":
             return None
         return convolve(x, self.weight, side, self.padding_mode, pool=True)
 
-    def _side(self, x: Tensor) -> int | None:
-        if not self._can_go_both_ways(x):
-            return None
+    def _best_side(self, x: Tensor) -> int | None:
         return best_side(*x.shape[2:], self.in_channels, self.out_channels)
 
-    def _can_go_both_ways(self, x: Tensor) -> bool:
+    def _has_two_ways(self, x: Tensor) -> bool:
         return (
             self.winograd
             and self.kernel_size == (3, 3)
@@ -122,7 +122,8 @@ class Direct:
     """The direct way, with the methods of `Winograd`."""
 
     def __init__(self, x: Tensor, weight: Tensor) -> None:
-        self.weight, self.sum = weight, torch.zeros_like(weight)
+        self.weight = weight
+        self.sum: Tensor | None = None
         self.images = min(len(x), max(1, PIECE // (x[0, 0].numel() * len(weight))))
 
     def forward(self, x: Tensor, out: Tensor) -> None:
@@ -143,12 +144,17 @@ class Direct:
             1,
             wanted,
         )
-        self.sum += of_weight
+        self.sum = of_weight if self.sum is None else self.sum.add_(of_weight)
         if of_x is not None:
             of_x.copy_(found.permute(0, 2, 3, 1))
 
     def of_weight(self) -> Tensor:
+        assert self.sum is not None
         return self.sum
+
+
+def _way(x: Tensor, weight: Tensor, side: int | None, reflect: bool) -> Direct | Winograd:
+    return Direct(x, weight) if side is None else Winograd(x, weight, side, reflect)
 
 
 class _Convolution(torch.autograd.Function):
@@ -157,11 +163,9 @@ class _Convolution(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, side: int | None, reflect: bool, pool: bool
     ) -> Tensor:
         (batch, _, height, width), outputs = x.shape, len(weight)
-        way = Direct(x, weight) if side is None else Winograd(x, weight, side, reflect)
-        shape = (
-            (batch, outputs, height // 2, width // 2) if pool else (batch, outputs, height, width)
-        )
-        result = torch.empty(shape, memory_format=torch.channels_last)
+        way = _way(x, weight, side, reflect)
+        size = (height // 2, width // 2) if pool else (height, width)
+        result = torch.empty((batch, outputs, *size), memory_format=torch.channels_last)
         out, places = result.permute(0, 2, 3, 1), torch.empty(0, dtype=torch.int64)
         if pool:
             places = torch.empty(out.shape, dtype=torch.int64)
@@ -181,16 +185,16 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None, None]:
         x, weight, places = ctx.saved_tensors
-        way = Direct(x, weight) if ctx.side is None else Winograd(x, weight, ctx.side, ctx.reflect)
+        way = _way(x, weight, ctx.side, ctx.reflect)
         gradient = gradient.permute(0, 2, 3, 1)
-        of_x = x.new_empty(x.permute(0, 2, 3, 1).shape) if ctx.needs_input_grad[0] else None
+        of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         for piece in _pieces(len(x), way.images):
             of_pixels = gradient[piece]
             if ctx.pool:
                 of_pixels = _unpool(of_pixels, places[piece], x.shape[2:])
-            way.backward(x[piece], of_pixels, None if of_x is None else of_x[piece])
-        of_images = None if of_x is None else of_x.permute(0, 3, 1, 2)
-        return of_images, way.of_weight(), None, None, None
+            of_images = None if of_x is None else of_x[piece].permute(0, 2, 3, 1)
+            way.backward(x[piece], of_pixels, of_images)
+        return of_x, way.of_weight(), None, None, None
 
 
 def _pieces(batch: int, images: int) -> Iterator[slice]:

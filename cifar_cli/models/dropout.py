@@ -19,7 +19,7 @@ SPARSE = 0.2
 
 
 def relu_dropout_(x: Tensor, p: float) -> Tensor:
-    """Dropout with probability `p` of the ReLU of `x`, in the memory of `x`, on a CPU.
+    """Dropout with probability `p`, 0 < p < 1, of the ReLU of `x`, in its memory, on a CPU.
 
     Any shape and memory layout without gaps. Draws from torch's global generator.
     """

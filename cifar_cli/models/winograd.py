@@ -31,12 +31,15 @@ def best_side(height: int, width: int, inputs: int, outputs: int) -> int | None:
     if min(height, width) < 2:
         return None
 
+    def tiles(side: int) -> int:
+        return -(-height // side) * -(-width // side)
+
     def cost(side: int) -> int:
-        tiles, spread = -(-height // side) * -(-width // side), (side + 2) ** 2
-        return tiles * spread * (inputs * outputs + (spread + MOVES) * (inputs + outputs))
+        spread = (side + 2) ** 2
+        return tiles(side) * spread * (inputs * outputs + (spread + MOVES) * (inputs + outputs))
 
     best = min(SIDES, key=cost)
-    fits = -(-height // best) * -(-width // best) <= MOST_TILES
+    fits = tiles(best) <= MOST_TILES
     return best if fits and cost(best) < 9 * height * width * inputs * outputs else None
 
 
