@@ -94,6 +94,15 @@ def test_a_size_that_cannot_be_halved_three_times_is_refused() -> None:
 
 
 # Type, kernel, output, parameters and mult-adds of the course project's printed table.
+@given(st.integers(16, 40))
+def test_images_of_any_side_are_pooled_as_a_whole(side: int) -> None:
+    model, images = CustomResnet(width=2).eval(), torch.randn(3, 3, side, side)
+    maps: list[torch.Tensor] = []
+    model.layer3.register_forward_hook(lambda *call: maps.append(call[2]))
+    logits = model(images)
+    torch.testing.assert_close(logits, maps[0].amax((2, 3)) @ model.classifier.weight.T)
+
+
 SEED_ROWS = [
     ("Conv2d", [3, 3], [1, 64, 32, 32], 1_728, 1_769_472),
     ("BatchNorm2d", None, [1, 64, 32, 32], 128, 128),
@@ -148,7 +157,9 @@ def test_dropout_drops_the_share_and_scales_the_rest(p: float, layout: str) -> N
     out = relu_dropout_(x * 2, p)
     assert out.is_contiguous(memory_format=form)
     kept = out.detach() != 0
-    assert abs((~kept).double().mean().item() - p) <= 5 * (p / x.numel()) ** 0.5 + 1e-9
+    expected = p * x.numel()
+    # Of rare drops, one or two more than expected are nothing unusual.
+    assert abs(int((~kept).sum()) - expected) <= 6 * expected**0.5 + 6
     torch.testing.assert_close(out.detach()[kept], torch.full((int(kept.sum()),), 2 / (1 - p)))
     out.sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None

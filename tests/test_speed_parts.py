@@ -13,22 +13,24 @@ from conftest import random_images, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
 from stopped import Stop, same_run
+from torch import nn
 from torch.nn import functional as F
 
 from cifar_cli import train
 from cifar_cli.config import AugmentConfig, Config, load_config
-from cifar_cli.config.schema import ModelConfig, OptimConfig, ScheduleConfig
+from cifar_cli.config.schema import ModelConfig, OptimConfig, ScheduleConfig, TrainConfig
 from cifar_cli.data.augment_tensor import TensorAugment, translated
 from cifar_cli.data.shapes import load_shapes
 from cifar_cli.errors import ConfigError, Interrupted
 from cifar_cli.models import build_model
+from cifar_cli.models.custom_resnet import CustomResnet
 from cifar_cli.models.speed_resnet import EIGENVALUE_FLOOR, SpeedResnet
 from cifar_cli.rundir import RunDir
-from cifar_cli.training.averaging import WeightMean, averaged
+from cifar_cli.training.averaging import SlowWeights, average, averaged
 from cifar_cli.training.muon import orthogonalise
 from cifar_cli.training.optim import apply_settings, build_optimizer
 from cifar_cli.training.schedule import settings_at
-from cifar_cli.training.trainer import TrainState, _average, at_resolution
+from cifar_cli.training.trainer import at_resolution
 
 MEAN = (0.491, 0.482, 0.447)
 SMALL = ModelConfig(name="speed_resnet", widths=(8, 12, 16))
@@ -110,6 +112,19 @@ def test_a_filter_is_renormalised_and_moved_by_an_orthogonal_matrix() -> None:
     torch.testing.assert_close(weight.detach(), start - 0.1 * moved, atol=1e-5, rtol=1e-5)
 
 
+def test_muon_leaves_batch_norms_scales_as_they_start() -> None:
+    model = CustomResnet(width=4)
+    optimizer = build_optimizer(model, OptimConfig(name="muon"), 0.1)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    scales = {f"{name}.weight" for name, m in model.named_modules() if "BatchNorm" in str(type(m))}
+    same = {name for name, p in model.named_parameters() if torch.equal(before[name], p)}
+    assert len(scales) == 8
+    assert same == scales
+
+
 def test_whitened_images_are_uncorrelated_with_unit_variance() -> None:
     images = load_shapes().train.images[:500].permute(0, 3, 1, 2) / 255.0 - 0.5
     model = build_model(SMALL, 10, 32, lambda: images)
@@ -125,9 +140,11 @@ def test_whitened_images_are_uncorrelated_with_unit_variance() -> None:
     assert not model.stem.weight.requires_grad
 
 
-@given(st.integers(16, 40), st.integers(1, 3), st.integers(1, 4))
-def test_the_speed_network_takes_any_batch_and_size(side: int, convolutions: int, n: int) -> None:
-    model = SpeedResnet(7, (4, 6, 8), convolutions).eval()
+@given(st.integers(16, 40), st.integers(1, 3), st.integers(0, 3), st.integers(1, 4))
+def test_the_speed_network_takes_any_batch_and_size(
+    side: int, convolutions: int, strided: int, n: int
+) -> None:
+    model = SpeedResnet(7, (4, 6, 8), convolutions, strided).eval()
     assert model(torch.randn(n, 3, side, side)).shape == (n, 7)
 
 
@@ -135,6 +152,18 @@ def test_the_first_filters_of_each_convolution_hand_their_input_on() -> None:
     convolution = SpeedResnet(10, (8, 12, 16)).groups[1][0][0]
     x = torch.randn(2, 8, 9, 9)
     torch.testing.assert_close(convolution(x)[:, :8], x)
+
+
+def test_a_strided_convolution_is_every_other_pixel_of_a_whole_one() -> None:
+    pooled, strided = (build_model(SMALL.model_copy(update={"strided": n}), 10, 32) for n in (0, 2))
+    for n, (a, b) in enumerate(zip(pooled.groups, strided.groups, strict=True)):
+        b[0][0].weight.data.copy_(a[0][0].weight)
+        x = torch.randn(2, a[0][0].in_channels, 9, 8)
+        whole = a[0][0](x)
+        assert [type(layer) for layer in b[0]] == [
+            type(layer) for layer in a[0] if n == 2 or not isinstance(layer, nn.MaxPool2d)
+        ]
+        torch.testing.assert_close(b[0][0](x), whole[..., ::2, ::2] if n < 2 else whole)
 
 
 def test_an_alternating_flip_shows_each_image_either_way_every_other_epoch() -> None:
@@ -202,21 +231,40 @@ def test_images_are_resized_for_evaluation_alone() -> None:
     assert shapes == [(31, 31), (27, 27), (27, 27)]
 
 
-def test_the_mean_of_weights_is_that_of_all_that_were_added() -> None:
-    model = build_model(SMALL, 10, 32)
-    mean, added = WeightMean(), []
-    for _ in range(5):
+def steps_of_weights(slow: SlowWeights, model: nn.Module, total: int, config: TrainConfig) -> None:
+    """As training would: step n, counted from 0, leaves all weights at n."""
+    for step in range(total):
         with torch.no_grad():
             for tensor in averaged(model):
-                tensor.normal_()
-        added.append([tensor.double() for tensor in averaged(model)])
-        mean.add(model)
-    mean.move_to(model)
-    for result, *tensors in zip(averaged(model), *added, strict=True):
-        assert torch.allclose(result.double(), sum(tensors) / 5, atol=1e-6)
+                tensor.fill_(step)
+        average(slow, model, step, total, config)
+
+
+def test_a_network_ends_as_the_mean_of_its_last_weights() -> None:
+    model, slow = build_model(SMALL, 10, 32), SlowWeights()
+    steps_of_weights(slow, model, 10, TrainConfig(average_last=0.4))
+    assert all((tensor == 7.5).all() for tensor in averaged(model))  # of 6, 7, 8 and 9
     names = {name for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
     assert {"stem.weight", "head.weight", "groups.0.0.2.running_var"} <= names
-    assert mean == WeightMean()
+    assert slow == SlowWeights()
+
+
+def test_lookahead_keeps_ever_more_of_its_slow_weights_and_ends_on_them() -> None:
+    model, slow = build_model(SMALL, 10, 32), SlowWeights()
+    steps_of_weights(slow, model, 9, TrainConfig(lookahead=4))
+    # Of the steps 4 and 8, counted from 1; the last one is no multiple, and is given up.
+    keep = 0.95**5 * (8 / 9) ** 3
+    for tensor in averaged(model):
+        torch.testing.assert_close(tensor, torch.full_like(tensor, keep * 3 + (1 - keep) * 7))
+
+
+def test_training_goes_on_from_lookaheads_slow_weights() -> None:
+    model, slow = build_model(SMALL, 10, 32), SlowWeights()
+    for step, weight in enumerate((1.0, 5.0)):
+        model.head.weight.data.fill_(weight)
+        average(slow, model, step, 3, TrainConfig(lookahead=1))
+    expected = 5 - 4 * 0.95**5 * (2 / 3) ** 3
+    assert model.head.weight.max().item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_training_ends_as_the_mean_of_its_last_weights(in_tmp: Path) -> None:
@@ -227,8 +275,13 @@ def test_training_ends_as_the_mean_of_its_last_weights(in_tmp: Path) -> None:
     assert mean.val_loss != steps.val_loss
 
 
-def test_a_speed_run_that_was_stopped_equals_one_that_was_not(in_tmp: Path) -> None:
-    config = speed_config(train__epochs=3, train__average_last=0.8)  # begins before the stop
+@pytest.mark.parametrize(
+    "averaging", [{"train__average_last": 0.8}, {"train__lookahead": 3}], ids=str
+)  # both begin before the stop
+def test_a_speed_run_that_was_stopped_equals_one_that_was_not(
+    averaging: dict[str, object], in_tmp: Path
+) -> None:
+    config = speed_config(train__epochs=3, **averaging)
     whole = train(config, "whole")
     with pytest.raises(Interrupted):
         train(config, "a", observer=Stop(2, 2))
@@ -238,9 +291,9 @@ def test_a_speed_run_that_was_stopped_equals_one_that_was_not(in_tmp: Path) -> N
 
 def test_it_learns(in_tmp: Path) -> None:
     config = speed_config(
-        train__epochs=8, model__widths=[16, 24, 32], data__limit_train=1000, data__limit_val=200
+        train__epochs=20, model__widths=[16, 24, 32], data__limit_train=1000, data__limit_val=200
     )
-    assert train(config, "a").val_accuracy > 0.4
+    assert train(config, "a").val_accuracy > 0.5
 
 
 @pytest.mark.parametrize(
@@ -250,6 +303,8 @@ def test_it_learns(in_tmp: Path) -> None:
         {"augment.form": "albumentations", "augment.flip": "alternating"},
         {"train.resolutions": [[0.5, 20], [0.3, 24]]},
         {"train.resolutions": [[0.5, 4]]},
+        {"train.resolutions": [[0.5, 15]]},
+        {"train.lookahead": 5, "train.average_last": 0.2},
         {"model.widths": [8, 8]},
         {"optim.name": "lion"},
     ],
@@ -276,12 +331,10 @@ def test_a_speed_recipe_needs_nothing_but_torch(in_tmp: Path) -> None:
 
 def test_a_mean_begun_before_its_time_is_forgotten() -> None:
     """As where a run is resumed with more epochs than it was begun for."""
-    model = build_model(SMALL, 10, 32)
-    state = TrainState(model, torch.optim.SGD(model.parameters()))
+    model, slow = build_model(SMALL, 10, 32), SlowWeights()
+    slow.add(model, 1.0)
     for value, step in ((1.0, 2), (9.0, 7), (5.0, 8), (7.0, 9)):
-        if step == 2:
-            state.mean.add(model)
         model.head.weight.data.fill_(value)  # type: ignore[union-attr, operator]
-        _average(state, step, total=10, share=0.2)
-        assert (state.mean.count > 0) == (step == 8)
+        average(slow, model, step, 10, TrainConfig(average_last=0.2))
+        assert (slow.count > 0) == (step == 8)
     assert (model.head.weight == 6).all()  # type: ignore[union-attr]

@@ -14,6 +14,8 @@ from cifar_cli.errors import path_problem
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Triple = tuple[float, float, float]
+SMALLEST = 16
+"""Side of the smallest images that all networks take, in pixels."""
 Channels = Annotated[int, Field(ge=1, le=2048)]
 
 
@@ -38,7 +40,7 @@ class DataConfig(Section):
     """The same for the images that are validated on."""
     val_fraction: float = Field(0.0, ge=0, lt=1)
     """Share of the training images held out for validation; 0: validate on the test split."""
-    image_size: int = Field(32, ge=16, le=512)
+    image_size: int = Field(32, ge=SMALLEST, le=512)
     """Side length in pixels; images of other sizes are resized to it once, when decoded."""
     skip_bad_images: bool = False
     """Leave out files in class folders that cannot be read as images; False: refuse to start."""
@@ -128,7 +130,10 @@ class ModelConfig(Section):
     """speed_resnet: channels of its three groups."""
     convolutions: int = Field(2, ge=1, le=4)
     """speed_resnet: convolutions in each group."""
-    eval_size: int | None = Field(None, ge=16, le=512)
+    strided: int = Field(0, ge=0, le=3)
+    """speed_resnet: in so many groups, from the first on, the first convolution takes steps of two
+    in place of a max-pooling after it, for a quarter of its operations."""
+    eval_size: int | None = Field(None, ge=SMALLEST, le=512)
     """speed_resnet: side in pixels to which images are resized where they are only classified, for
     trainings that end on smaller images than there are; None: as they are."""
 
@@ -137,7 +142,8 @@ class OptimConfig(Section):
     """The optimiser: Adam, as in the course project, or Muon for filters and SGD for the rest."""
 
     name: Literal["adam", "muon"] = "adam"
-    """adam: L2 weight decay on all parameters; muon: orthogonalised updates of the filters."""
+    """adam: L2 weight decay on all parameters; muon: orthogonalised updates of the filters, SGD for
+    biases and the last layer, batch norm's scales left as they start."""
     max_lr: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] = 0.0465
     """Peak learning rate; `auto` runs the LR range test first and takes its suggestion."""
     weight_decay: float = Field(1e-4, ge=0, le=1)
@@ -180,6 +186,9 @@ class TrainConfig(Section):
     afterwards they are as they are."""
     average_last: Probability = 0.0
     """Share of the steps, the last ones, over whose weights the mean is taken at the end."""
+    lookahead: int = Field(0, ge=0, le=1000)
+    """Every so many steps, a slow average takes in the weights, ever less of them, and the network
+    goes on from that average; 0: never."""
     save_minutes: float = Field(5.0, gt=0)
     """Save in the middle of an epoch too, this often; it takes less than a second."""
 
@@ -187,9 +196,17 @@ class TrainConfig(Section):
     @classmethod
     def _ascending(cls, stages: tuple[tuple[float, int], ...]) -> tuple[tuple[float, int], ...]:
         shares = [share for share, _ in stages]
-        if shares != sorted(set(shares)) or any(not 8 <= side <= 512 for _, side in stages):
-            raise ValueError("must be pairs of an ascending share and a side of 8 to 512 pixels")
+        if shares != sorted(set(shares)) or any(not SMALLEST <= side <= 512 for _, side in stages):
+            raise ValueError(
+                f"must be pairs of an ascending share and a side of {SMALLEST} to 512 pixels"
+            )
         return stages
+
+    @model_validator(mode="after")
+    def _one_average(self) -> TrainConfig:
+        if self.lookahead and self.average_last:
+            raise ValueError("train.lookahead and train.average_last are two ways; take one")
+        return self
 
 
 class RuntimeConfig(Section):

@@ -80,7 +80,7 @@ class CustomResnet(nn.Module):
         dropout: Dropout probability in the prep layer and in layer 2.
         residual_dropout: Dropout probability in layers 1 and 3.
         image_size: Side of the images in pixels, a multiple of 8; the last pooling covers what
-            three halvings leave of it.
+            three halvings leave of it. Images of other sides, from 16, are pooled as a whole too.
     """
 
     def __init__(
@@ -102,5 +102,7 @@ class CustomResnet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images, float (B, 3, S, S), to logits, float (B, num_classes)."""
         x = self.layer3(self.layer2(self.layer1(self.prep(images))))
-        logits: Tensor = self.classifier(self.pool(x).flatten(1))
+        is_whole = x.shape[2:] == (self.pool.kernel_size, self.pool.kernel_size)
+        pooled = self.pool(x).flatten(1) if is_whole else x.flatten(2).max(2).values
+        logits: Tensor = self.classifier(pooled)
         return logits

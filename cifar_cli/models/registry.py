@@ -31,7 +31,9 @@ def build_model(
         ConfigError: The network cannot take images of that size.
     """
     if config.name == "speed_resnet":
-        network = SpeedResnet(num_classes, config.widths, config.convolutions, config.eval_size)
+        network = SpeedResnet(
+            num_classes, config.widths, config.convolutions, config.strided, config.eval_size
+        )
         if images is not None:
             network.whiten(images())
         return network

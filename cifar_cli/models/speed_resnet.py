@@ -29,11 +29,14 @@ class BatchNorm(nn.BatchNorm2d):
 class ConvBlock(nn.Sequential):
     """Convolution 3x3 without bias, [max-pool 2], batch norm, SiLU.
 
-    (B, in_channels, H, W) to (B, out_channels, H, W), or to half of H and W where pooled.
+    (B, in_channels, H, W) to (B, out_channels, H, W); pooled, to half of H and W rounded down; in
+    steps of two (stride 2), to half of H and W rounded up.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, pool: bool) -> None:
-        convolution = Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+    def __init__(
+        self, in_channels: int, out_channels: int, *, pool: bool = False, stride: int = 1
+    ) -> None:
+        convolution = Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         # As many filters as there are inputs start by handing these on.
         nn.init.dirac_(convolution.weight.data[:in_channels])
         super().__init__(
@@ -52,15 +55,18 @@ class ConvBlock(nn.Sequential):
 
 
 class Group(nn.Sequential):
-    """Convolution blocks, of which the first one changes the channels and is pooled.
+    """Convolution blocks, of which the first one changes the channels and halves the sides.
 
-    (B, in_channels, H, W) to (B, out_channels, H // 2, W // 2).
+    (B, in_channels, H, W) to (B, out_channels, H / 2, W / 2): by pooling, rounded down; `strided`,
+    rounded up, for a quarter of that convolution's operations.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, convolutions: int) -> None:
-        sizes = [in_channels, *[out_channels] * convolutions]
+    def __init__(
+        self, in_channels: int, out_channels: int, convolutions: int, *, strided: bool
+    ) -> None:
         super().__init__(
-            *(ConvBlock(a, b, pool=n == 0) for n, (a, b) in enumerate(pairwise(sizes)))
+            ConvBlock(in_channels, out_channels, pool=not strided, stride=1 + strided),
+            *(ConvBlock(out_channels, out_channels) for _ in range(convolutions - 1)),
         )
 
 
@@ -71,6 +77,8 @@ class SpeedResnet(nn.Module):
         num_classes: Number of logits.
         widths: Channels of the three groups.
         convolutions: Convolutions in each group.
+        strided: In so many groups, from the first on, the first convolution takes steps of two;
+            in the others it is pooled.
         eval_size: Side to which images are resized in evaluation mode, for a network whose
             training ends on smaller images than it is given; None: as they are.
     """
@@ -80,6 +88,7 @@ class SpeedResnet(nn.Module):
         num_classes: int = 10,
         widths: tuple[int, int, int] = (32, 96, 192),
         convolutions: int = 2,
+        strided: int = 0,
         eval_size: int | None = None,
     ) -> None:
         super().__init__()
@@ -87,8 +96,12 @@ class SpeedResnet(nn.Module):
         # Training a bias here was worth nothing, and costs the gradient of the largest maps.
         self.stem = nn.Conv2d(3, 24, 2, bias=False)
         self.stem.weight.requires_grad_(False)
-        sizes = [24, *widths]
-        self.groups = nn.Sequential(*(Group(a, b, convolutions) for a, b in pairwise(sizes)))
+        self.groups = nn.Sequential(
+            *(
+                Group(a, b, convolutions, strided=n < strided)
+                for n, (a, b) in enumerate(pairwise([24, *widths]))
+            )
+        )
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
         nn.init.normal_(self.head.weight)  # as logits are divided by the width
 

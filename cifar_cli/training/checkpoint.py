@@ -23,7 +23,7 @@ from cifar_cli.config.loading import build_config
 from cifar_cli.errors import CheckpointError, CifarError
 from cifar_cli.rundir import EpochRecord
 from cifar_cli.storage import storage_errors, write_bytes
-from cifar_cli.training.averaging import WeightMean
+from cifar_cli.training.averaging import SlowWeights
 from cifar_cli.training.runtime import restore_rng, rng_state
 from cifar_cli.training.trainer import TrainState
 
@@ -87,7 +87,7 @@ def save_checkpoint(
             "losses": torch.stack(state.losses).cpu() if state.losses else torch.zeros(0),
             "correct": 0 if state.correct is None else int(state.correct),
             "history": [asdict(record) for record in state.history],
-            "mean": {"count": state.mean.count, "tensors": [t.cpu() for t in state.mean.tensors]},
+            "mean": {"count": state.slow.count, "tensors": [t.cpu() for t in state.slow.tensors]},
             "rng": rng_state(device),
         }
     buffer = io.BytesIO()
@@ -189,7 +189,7 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
     state.correct = torch.tensor(training["correct"], device=device)
     state.history = history_of(training)
     if mean := training.get("mean"):  # which older files have not
-        state.mean = WeightMean(mean["count"], [tensor.to(device) for tensor in mean["tensors"]])
+        state.slow = SlowWeights(mean["count"], [tensor.to(device) for tensor in mean["tensors"]])
     restore_rng(training["rng"], device)
 
 

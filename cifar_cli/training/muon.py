@@ -74,8 +74,13 @@ def orthogonalise(matrix: Tensor, iterations: int = ITERATIONS) -> Tensor:
 
 
 def muon_groups(model: nn.Module, config: OptimConfig, max_lr: float) -> list[dict[str, Any]]:
-    """Sort parameters by shape: filters to Muon; matrices (the head) and vectors to SGD."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+    """Sort parameters: filters to Muon; matrices (the head) and biases to SGD.
+
+    Batch norm's scales are left out, and so stay as they start: the rates at which biases learn
+    fastest are far too high for them.
+    """
+    scales = {id(m.weight) for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
+    trained = [p for p in model.parameters() if p.requires_grad and id(p) not in scales]
     muon = {"momentum": config.momentum, "orthogonal": True}
     sgd = {"momentum": config.sgd_momentum, "orthogonal": False}
     kinds = [

@@ -17,7 +17,7 @@ from cifar_cli.data.loader import TrainLoader
 from cifar_cli.errors import DivergedError
 from cifar_cli.models.speed_resnet import resized
 from cifar_cli.rundir import EpochRecord, StepRecord
-from cifar_cli.training.averaging import WeightMean
+from cifar_cli.training.averaging import SlowWeights, average
 from cifar_cli.training.evaluation import predict_logits, score
 from cifar_cli.training.optim import apply_settings
 from cifar_cli.training.runtime import autocast
@@ -41,8 +41,8 @@ class TrainState:
     correct: Tensor | None = None
     """Images classified correctly in the epoch at hand; int64 scalar on the device."""
     history: list[EpochRecord] = field(default_factory=list)
-    mean: WeightMean = field(default_factory=WeightMean)
-    """Of the weights over the last steps, where that is asked for."""
+    slow: SlowWeights = field(default_factory=SlowWeights)
+    """Average of the weights, where one is asked for."""
 
     @property
     def best_accuracy(self) -> float:
@@ -89,7 +89,7 @@ def train_epochs(
             loss.backward()  # type: ignore[no-untyped-call]
             loss = _checked(loss.detach(), state)
             state.optimizer.step()
-            _average(state, step, total, config.train.average_last)
+            average(state.slow, state.model, step, total, config.train)
             _count(state, loss, logits.detach(), labels)
             state.seconds = time.perf_counter() - started
             on_step(state.epoch, state.step)
@@ -126,16 +126,6 @@ def _checked(loss: Tensor, state: TrainState) -> Tensor:
         value = norm.item() if loss.isfinite() else loss.item()
         raise _diverged(what, value, state.epoch, state.step + 1, lr)
     return torch.where(norm.isfinite(), loss, torch.nan)
-
-
-def _average(state: TrainState, step: int, total: int, share: float) -> None:
-    """Add the weights to their mean in the last `share` of all steps, and end as that mean."""
-    if step >= total * (1 - share):
-        state.mean.add(state.model)
-        if step == total - 1:
-            state.mean.move_to(state.model)
-    elif state.mean.count:  # resumed with more epochs than it was begun for
-        state.mean = WeightMean()
 
 
 def _count(state: TrainState, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
