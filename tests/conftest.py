@@ -44,6 +44,14 @@ TINY = {
 TINY_FLAGS = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
 
 
+def shared_native(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the compiled code: one for all tests and processes, as it takes seconds to make."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "native"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def isolated(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
@@ -51,7 +59,9 @@ def isolated(
     """Each test gets its own cache folder, none of the caller's settings, and a fixed seed."""
     for variable in [name for name in os.environ if name.startswith("CIFAR_RESNET_")]:
         monkeypatch.delenv(variable)
-    monkeypatch.setenv("CIFAR_RESNET_HOME", str(tmp_path_factory.mktemp("home")))
+    home = tmp_path_factory.mktemp("home")
+    (home / "native").symlink_to(shared_native(tmp_path_factory))
+    monkeypatch.setenv("CIFAR_RESNET_HOME", str(home))
     torch.manual_seed(0)
     threads = torch.get_num_threads()
     yield

@@ -7,18 +7,28 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from conftest import shared_native
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cifar_cli.config import load_config
-from cifar_cli.models import build_model, convolution, custom_resnet, winograd
+from cifar_cli.models import build_model, convolution, custom_resnet, native, tiles, winograd
 from cifar_cli.models.convolution import Conv2d, convolve, start_of_block
-from cifar_cli.models.winograd import SIDES, transforms
+from cifar_cli.models.tiles import transforms
+from cifar_cli.models.toom_cook import SIDES
 from cifar_cli.training.runtime import place_model
 
 LAST = torch.channels_last
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["torch", "compiled"])
+def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bool:
+    """How tiles are moved; compiled code is there to be used."""
+    if request.param and not native.load(shared_native(tmp_path_factory)):
+        pytest.skip("no C compiler with OpenMP here")
+    return bool(request.param)
 
 
 def direct(x: Tensor, weight: Tensor, padding_mode: str) -> Tensor:
@@ -37,7 +47,7 @@ def error(found: Tensor, expected: Tensor) -> float:
     padding_mode=st.sampled_from(["zeros", "reflect"]),
     batch=st.integers(1, 90),
     size=st.tuples(st.integers(2, 14), st.integers(2, 14)),
-    channels=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    channels=st.tuples(st.integers(1, 21), st.integers(1, 21)),
     seed=st.integers(0, 9),
 )
 def test_output_and_gradients_are_those_of_the_direct_way(
@@ -47,11 +57,12 @@ def test_output_and_gradients_are_those_of_the_direct_way(
     size: tuple[int, int],
     channels: tuple[int, int],
     seed: int,
+    compiled: bool,
 ) -> None:
     torch.manual_seed(seed)
     x = torch.randn(batch, channels[0], *size).to(memory_format=LAST).requires_grad_()
     weight = torch.randn(channels[1], channels[0], 3, 3, requires_grad=True)
-    out = convolve(x, weight, side, padding_mode)
+    out = convolve(x, weight, side, padding_mode, compiled=compiled)
     assert out.is_contiguous(memory_format=LAST)
     gradient = torch.randn_like(out)
     found = torch.autograd.grad(out, [x, weight], gradient)
@@ -68,26 +79,38 @@ def test_output_and_gradients_are_those_of_the_direct_way(
     reflect=st.booleans(),
     batch=st.integers(1, 40),
     size=st.tuples(st.integers(2, 14), st.integers(2, 14)),
+    outputs=st.integers(1, 21),
     seed=st.integers(0, 9),
 )
 def test_pooled_at_once_is_pooled_after(
-    side: int | None, reflect: bool, batch: int, size: tuple[int, int], seed: int
+    side: int | None,
+    reflect: bool,
+    batch: int,
+    size: tuple[int, int],
+    outputs: int,
+    seed: int,
+    compiled: bool,
 ) -> None:
     """Piece by piece, with several pieces: the pieces are made small."""
     torch.manual_seed(seed)
     mode = "reflect" if reflect and side else "zeros"
+    if compiled and side:
+        side += side % 2
     x = torch.randn(batch, 3, *size).to(memory_format=LAST).requires_grad_()
-    weight = torch.randn(4, 3, 3, 3, requires_grad=True)
+    weight = torch.randn(outputs, 3, 3, 3, requires_grad=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolution, "PIECE", 700)
-        patch.setattr(winograd, "TILES", 30)
-        apart = F.max_pool2d(convolve(x, weight, side or 4, mode), 2)
-        out = convolve(x, weight, side, mode, pool=True)
+        patch.setattr(tiles, "TILES", 30)
+        patch.setattr(native, "MOST_BYTES", 30_000)
+        # By the same way, as of two nearly equal pixels rounding decides which one is pooled.
+        whole = convolve(x, weight, side, mode, compiled=compiled)
+        apart = F.max_pool2d(whole, 2)
+        out = convolve(x, weight, side, mode, pool=True, compiled=compiled)
         assert out.is_contiguous(memory_format=LAST)
         gradient = torch.randn_like(out)
         found = torch.autograd.grad(out, [x, weight], gradient)
     expected = torch.autograd.grad(apart, [x, weight], gradient)
-    torch.testing.assert_close(out, apart, rtol=1e-4, atol=1e-4)
+    assert error(out, apart.double()) < 1e-4
     assert error(found[0], expected[0]) < 1e-4
     assert error(found[1], expected[1]) < 1e-4
 
@@ -107,10 +130,10 @@ def test_a_block_starts_with_convolution_and_pooling(settings_of_layer: tuple[bo
     assert start_of_block([layer, last], x)[1] == [last]
 
 
-def test_tiles_of_two_are_exact_on_small_whole_numbers() -> None:
+def test_tiles_of_two_are_exact_on_small_whole_numbers(compiled: bool) -> None:
     x = torch.randint(-8, 9, (3, 4, 6, 6)).float().to(memory_format=LAST)
     weight = torch.randint(-8, 9, (5, 4, 3, 3)).float()
-    assert torch.equal(convolve(x, weight, 2), F.conv2d(x, weight, padding=1))
+    assert torch.equal(convolve(x, weight, 2, compiled=compiled), F.conv2d(x, weight, padding=1))
 
 
 def test_the_transforms_of_tiles_of_two_are_the_published_ones() -> None:
@@ -201,8 +224,8 @@ def test_memory_kept_from_inference_serves_training() -> None:
     layer = Conv2d(64, 64, 3, padding=1, bias=False)
     layer.winograd = True
     x = torch.randn(2, 64, 8, 8).to(memory_format=LAST)
-    winograd.transforms.cache_clear()
-    winograd._kept.__dict__.clear()
+    transforms.cache_clear()
+    tiles._kept.__dict__.clear()
     with torch.inference_mode():
         expected = layer(x).clone()
     out = layer(x)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from cifar_cli.models import native
+from cifar_cli.models.tiles import Layer, pool_into, unpooled
 from cifar_cli.models.winograd import Winograd, best_side
 
 PIECE = 2**20  # elements between a convolution and its pooling at a time; 4 MiB
@@ -24,25 +26,32 @@ class Conv2d(nn.Conv2d):
 
     winograd = False
     """Set by `place_model`, from `runtime.winograd`."""
+    compiled = False
+    """Whether Winograd's way may use compiled code; likewise, from `runtime.native`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, H', W')."""
-        side = self._best_side(x) if self._has_two_ways(x) else None
+        side = self._best_side(x, pool=False) if self._has_two_ways(x) else None
         if side is None:
             return super().forward(x)
-        return convolve(x, self.weight, side, self.padding_mode)
+        return convolve(x, self.weight, side, self.padding_mode, compiled=self._is_compiled)
 
     def pooled(self, x: Tensor) -> Tensor | None:
         """(B, out_channels, H // 2, W // 2), max-pooled; None where that is not the quicker way."""
         if not self._has_two_ways(x):
             return None
-        side = self._best_side(x)
+        side, compiled = self._best_side(x, pool=True), self._is_compiled
         if side is None and self.padding_mode != "zeros":
             return None
-        return convolve(x, self.weight, side, self.padding_mode, pool=True)
+        return convolve(x, self.weight, side, self.padding_mode, pool=True, compiled=compiled)
 
-    def _best_side(self, x: Tensor) -> int | None:
-        return best_side(*x.shape[2:], self.in_channels, self.out_channels)
+    @property
+    def _is_compiled(self) -> bool:
+        return self.compiled and native.is_loaded()
+
+    def _best_side(self, x: Tensor, *, pool: bool) -> int | None:
+        sizes = (*x.shape[2:], self.in_channels, self.out_channels)
+        return best_side(*sizes, compiled=self._is_compiled, pool=pool)
 
     def _has_two_ways(self, x: Tensor) -> bool:
         return (
@@ -100,6 +109,7 @@ def convolve(
     padding_mode: str = "zeros",
     *,
     pool: bool = False,
+    compiled: bool = False,
 ) -> Tensor:
     """Convolution 3x3 with a border of one pixel, and a max-pooling 2x2 after it where asked for.
 
@@ -108,28 +118,39 @@ def convolve(
         weight: float32 (K, C, 3, 3).
         side: Of the output tiles of Winograd's way; None for the direct way, with zeros only.
         padding_mode: What the border holds, "zeros" or "reflect".
-        pool: Whether to pool.
+        pool: Whether to pool; by compiled code with even sides only.
+        compiled: Whether Winograd's way uses compiled code, which must have been loaded.
 
     Returns:
         float32 (B, K, H, W) or, pooled, (B, K, H // 2, W // 2), channels last. Both tensors may
         require gradients, once.
     """
-    out: Tensor = _Convolution.apply(x, weight, side, padding_mode == "reflect", pool)
+    out: Tensor = _Convolution.apply(x, weight, side, padding_mode == "reflect", pool, compiled)
     return out
 
 
 class Direct:
     """The direct way, with the methods of `Winograd`."""
 
-    def __init__(self, x: Tensor, weight: Tensor) -> None:
-        self.weight = weight
+    def __init__(self, layer: Layer, weight: Tensor) -> None:
+        self.layer, self.weight = layer, weight
         self.sum: Tensor | None = None
-        self.images = min(len(x), max(1, PIECE // (x[0, 0].numel() * len(weight))))
+        self.images = min(
+            layer.batch, max(1, PIECE // (layer.height * layer.width * layer.outputs))
+        )
 
-    def forward(self, x: Tensor, out: Tensor) -> None:
-        out.copy_(F.conv2d(x, self.weight, padding=1).permute(0, 2, 3, 1))
+    def forward(self, x: Tensor, out: Tensor, places: Tensor | None) -> None:
+        pixels = F.conv2d(x, self.weight, padding=1).permute(0, 2, 3, 1)
+        if places is None:
+            out.copy_(pixels)
+        else:
+            pool_into(pixels, out, places)
 
-    def backward(self, x: Tensor, gradient: Tensor, of_x: Tensor | None) -> None:
+    def backward(
+        self, x: Tensor, gradient: Tensor, places: Tensor | None, of_x: Tensor | None
+    ) -> None:
+        if places is not None:
+            gradient = unpooled(gradient, places, (self.layer.height, self.layer.width))
         one, wanted = [1, 1], [of_x is not None, True, False]
         found, of_weight, _ = torch.ops.aten.convolution_backward(
             gradient.permute(0, 3, 1, 2),
@@ -153,67 +174,52 @@ class Direct:
         return self.sum
 
 
-def _way(x: Tensor, weight: Tensor, side: int | None, reflect: bool) -> Direct | Winograd:
-    return Direct(x, weight) if side is None else Winograd(x, weight, side, reflect)
-
-
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, side: int | None, reflect: bool, pool: bool
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        side: int | None,
+        reflect: bool,
+        pool: bool,
+        compiled: bool,
     ) -> Tensor:
-        (batch, _, height, width), outputs = x.shape, len(weight)
-        way = _way(x, weight, side, reflect)
+        (batch, inputs, height, width), outputs = x.shape, len(weight)
+        layer = Layer(batch, height, width, inputs, outputs, side or 0, reflect, pool)
+        way = _way(layer, weight, compiled)
         size = (height // 2, width // 2) if pool else (height, width)
         result = torch.empty((batch, outputs, *size), memory_format=torch.channels_last)
-        out, places = result.permute(0, 2, 3, 1), torch.empty(0, dtype=torch.int64)
-        if pool:
-            places = torch.empty(out.shape, dtype=torch.int64)
-            between = x.new_empty(way.images, height, width, outputs)
+        out, places = result.permute(0, 2, 3, 1), None
+        if pool:  # compiled code needs to know only which of four pixels it is
+            kind = torch.uint8 if side and compiled else torch.int64
+            places = torch.empty(out.shape, dtype=kind)
         for piece in _pieces(batch, way.images):
-            if pool:
-                pixels = between[: piece.stop - piece.start]
-                way.forward(x[piece], pixels)
-                _pool(pixels, out[piece], places[piece])
-            else:
-                way.forward(x[piece], out[piece])
+            way.forward(x[piece], out[piece], None if places is None else places[piece])
         ctx.save_for_backward(x, weight, places)
-        ctx.side, ctx.reflect, ctx.pool = side, reflect, pool
+        ctx.layer, ctx.compiled = layer, compiled
         return result
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, places = ctx.saved_tensors
-        way = _way(x, weight, ctx.side, ctx.reflect)
-        gradient = gradient.permute(0, 2, 3, 1)
+        way = _way(ctx.layer, weight, ctx.compiled)
+        gradient = gradient.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
         of_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         for piece in _pieces(len(x), way.images):
-            of_pixels = gradient[piece]
-            if ctx.pool:
-                of_pixels = _unpool(of_pixels, places[piece], x.shape[2:])
             of_images = None if of_x is None else of_x[piece].permute(0, 2, 3, 1)
-            way.backward(x[piece], of_pixels, of_images)
-        return of_x, way.of_weight(), None, None, None
+            of_places = None if places is None else places[piece]
+            way.backward(x[piece], gradient[piece], of_places, of_images)
+        return of_x, way.of_weight(), None, None, None, None
+
+
+def _way(layer: Layer, weight: Tensor, compiled: bool) -> Direct | Winograd:
+    if layer.side:
+        return Winograd(layer, weight, compiled=compiled)
+    return Direct(layer, weight)
 
 
 def _pieces(batch: int, images: int) -> Iterator[slice]:
     for first in range(0, batch, images):
         yield slice(first, min(first + images, batch))
-
-
-def _pool(pixels: Tensor, out: Tensor, places: Tensor) -> None:
-    """Max-pool (B, H, W, K) into `out`, with the places of the maxima, both (B, H//2, W//2, K)."""
-    pixels, out, places = (t.permute(0, 3, 1, 2) for t in (pixels, out, places))
-    torch.ops.aten.max_pool2d_with_indices(pixels, [2, 2], out=out, indices=places)
-
-
-def _unpool(gradient: Tensor, places: Tensor, size: torch.Size) -> Tensor:
-    """The gradient of what `_pool` had pooled, (B, H, W, K)."""
-    gradient, places = gradient.permute(0, 3, 1, 2), places.permute(0, 3, 1, 2)
-    pixels = gradient.new_empty(len(gradient), *size, gradient.shape[1]).permute(0, 3, 1, 2)
-    two, one = [2, 2], [1, 1]
-    found: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
-        gradient, pixels, two, two, [0, 0], one, False, places
-    )
-    return found.permute(0, 2, 3, 1)

@@ -12,7 +12,7 @@ from cifar_cli.training.checkpoint import Checkpoint
 FREE_TO_CHANGE = (
     "data.dir", "data.source", "data.workers", "data.skip_bad_images", "device",
     "runtime.threads", "runtime.channels_last", "runtime.compile", "runtime.lean_memory",
-    "runtime.winograd", "train.save_minutes",
+    "runtime.winograd", "runtime.native", "train.save_minutes",
 )  # fmt: skip
 # These decide the shapes of the weights, which tell more clearly what does not fit.
 SEEN_IN_THE_WEIGHTS = ("model.name", "model.width", "model.convolutions")

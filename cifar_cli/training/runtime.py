@@ -17,7 +17,9 @@ from torch import nn
 
 from cifar_cli import __version__
 from cifar_cli.config import Config
+from cifar_cli.data.cache import home
 from cifar_cli.errors import ConfigError, OutOfMemoryError
+from cifar_cli.models import native
 from cifar_cli.models.convolution import Conv2d
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -70,9 +72,13 @@ def _return_freed_memory() -> None:
 
 def place_model(model: nn.Module, config: Config, device: torch.device) -> nn.Module:
     """Move a model to the device, into the memory layout and onto the way that is configured."""
+    winograd = config.runtime.winograd
+    compiled = winograd and config.runtime.native and device.type == "cpu"
+    if compiled:
+        compiled = native.load(home(config.data.dir) / "native")
     for layer in model.modules():
         if isinstance(layer, Conv2d):
-            layer.winograd = config.runtime.winograd
+            layer.winograd, layer.compiled = winograd, compiled
     layout = torch.channels_last if config.runtime.channels_last else torch.contiguous_format
     # torch's stubs know no memory_format for Module.to.
     placed: nn.Module = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]

@@ -1,0 +1,62 @@
+/* What Winograd's tiles of all sizes have in common; see tiles.c. */
+
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define LANES 8
+#define BLOCK 16 /* channels of a cache line */
+typedef float lanes __attribute__((vector_size(4 * LANES)));
+typedef int whole __attribute__((vector_size(4 * LANES)));
+typedef unsigned char bytes __attribute__((vector_size(LANES)));
+
+INLINE lanes load(const float *at, const long count)
+{
+    lanes out = {0};
+    memcpy(&out, at, sizeof(float) * count);
+    return out;
+}
+
+INLINE void store(float *at, const lanes what, const long count)
+{
+    memcpy(at, &what, sizeof(float) * count);
+}
+
+INLINE lanes chosen(const whole mask, const lanes yes, const lanes no)
+{
+    return (lanes)(((whole)yes & mask) | ((whole)no & ~mask));
+}
+
+typedef struct {
+    long height, width, channels, down, across, reflect;
+} sizes;
+
+/* Where the lines of a window begin in an image, -1 outside; a border of one may be reflected. */
+INLINE void places(long *at, const long count, long first, long size, long reflect, long step)
+{
+    for (long i = 0; i < count; i++) {
+        long place = first + i;
+        if (reflect && place == -1)
+            place = 1;
+        if (reflect && place == size)
+            place = size - 2;
+        at[i] = place >= 0 && place < size ? place * step : -1;
+    }
+}
+
+/* The window of a tile: lines from `first` pixels before the tile's own, `count` of them. */
+#define WINDOW(count, first) \
+    const long top = t / s.across % s.down * SIDE, left = t % s.across * SIDE; \
+    long row[count], column[count]; \
+    places(row, count, top - first, s.height, s.reflect, s.width * s.channels); \
+    places(column, count, left - first, s.width, s.reflect, s.channels)
+
+/* Call f(..., count) for all channels: with a constant while there are enough, which is compiled
+   into whole vectors, and with what is left at the end. */
+#define ALL_CHANNELS(channels, f, ...) \
+    { \
+        long c = 0; \
+        for (; c + LANES <= channels; c += LANES) \
+            f(__VA_ARGS__, LANES); \
+        if (c < channels) \
+            f(__VA_ARGS__, channels - c); \
+    }
