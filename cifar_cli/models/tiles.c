@@ -7,34 +7,34 @@
 
 /* Lines of `from` transformed, first along columns, then along rows. */
 #define BOTH_WAYS(transform, in, out, from, to) \
-    lanes between[out][in]; \
+    lanes between[out * in]; \
     for (int j = 0; j < in; j++) \
-        NAME(transform)(&from[0][j], in, &between[0][j], in); \
+        NAME(transform)(from + j, in, between + j, in); \
     for (int i = 0; i < out; i++) \
-        NAME(transform)(between[i], 1, to[i], 1)
+        NAME(transform)(between + i * in, 1, to + i * out, 1)
 
 #define EACH(count) \
     for (int i = 0; i < count; i++) \
         for (int j = 0; j < count; j++)
 
-INLINE void NAME(load_tile)(const float *tile, lanes into[SPREAD][SPREAD], long step, const long n)
+INLINE void NAME(load_tile)(const float *tile, lanes *into, long step, const long n)
 {
     EACH (SPREAD)
-        into[i][j] = load(tile + (i * SPREAD + j) * step, n);
+        into[i * SPREAD + j] = load(tile + (i * SPREAD + j) * step, n);
 }
 
-INLINE void NAME(store_tile)(float *tile, lanes from[SPREAD][SPREAD], long step, const long n)
+INLINE void NAME(store_tile)(float *tile, const lanes *from, long step, const long n)
 {
     EACH (SPREAD)
-        store(tile + (i * SPREAD + j) * step, from[i][j], n);
+        store(tile + (i * SPREAD + j) * step, from[i * SPREAD + j], n);
 }
 
 INLINE void NAME(read_image)(
     const float *image, float *tile, const long *row, const long *column, long step, const long n)
 {
-    lanes pixels[SPREAD][SPREAD], out[SPREAD][SPREAD];
+    lanes pixels[SPREAD * SPREAD], out[SPREAD * SPREAD];
     EACH (SPREAD)
-        pixels[i][j] = row[i] < 0 || column[j] < 0 ? (lanes){0} : load(image + row[i] + column[j], n);
+        pixels[i * SPREAD + j] = row[i] < 0 || column[j] < 0 ? (lanes){0} : load(image + row[i] + column[j], n);
     BOTH_WAYS(image, SPREAD, SPREAD, pixels, out);
     NAME(store_tile)(tile, out, step, n);
 }
@@ -57,12 +57,12 @@ void NAME(read_images)(
 INLINE void NAME(write_output)(
     const float *tile, float *image, const long *row, const long *column, long step, const long n)
 {
-    lanes sums[SPREAD][SPREAD], out[SIDE][SIDE];
+    lanes sums[SPREAD * SPREAD], out[SIDE * SIDE];
     NAME(load_tile)(tile, sums, step, n);
     BOTH_WAYS(output, SPREAD, SIDE, sums, out);
     EACH (SIDE)
         if (row[i] >= 0 && column[j] >= 0)
-            store(image + row[i] + column[j], out[i][j], n);
+            store(image + row[i] + column[j], out[i * SIDE + j], n);
 }
 
 /* Sums of products to outputs. */
@@ -83,9 +83,9 @@ void NAME(write_outputs)(
 INLINE void NAME(read_gradient)(
     const float *image, float *tile, const long *row, const long *column, long step, const long n)
 {
-    lanes pixels[SIDE][SIDE], out[SPREAD][SPREAD];
+    lanes pixels[SIDE * SIDE], out[SPREAD * SPREAD];
     EACH (SIDE)
-        pixels[i][j] = row[i] < 0 || column[j] < 0 ? (lanes){0} : load(image + row[i] + column[j], n);
+        pixels[i * SIDE + j] = row[i] < 0 || column[j] < 0 ? (lanes){0} : load(image + row[i] + column[j], n);
     BOTH_WAYS(output_transposed, SIDE, SPREAD, pixels, out);
     NAME(store_tile)(tile, out, step, n);
 }
@@ -108,13 +108,13 @@ void NAME(read_gradients)(
 INLINE void NAME(write_gradient)(
     const float *tile, float *image, const long *row, const long *column, long step, const long n)
 {
-    lanes sums[SPREAD][SPREAD], out[SPREAD][SPREAD];
+    lanes sums[SPREAD * SPREAD], out[SPREAD * SPREAD];
     NAME(load_tile)(tile, sums, step, n);
     BOTH_WAYS(image_transposed, SPREAD, SPREAD, sums, out);
     EACH (SPREAD)
         if (row[i] >= 0 && column[j] >= 0) {
             float *at = image + row[i] + column[j];
-            store(at, load(at, n) + out[i][j], n);
+            store(at, load(at, n) + out[i * SPREAD + j], n);
         }
 }
 
@@ -152,15 +152,15 @@ INLINE void NAME(write_pooled)(
     const float *tile, float *image, unsigned char *which, const long *row, const long *column,
     long step, const long n)
 {
-    lanes sums[SPREAD][SPREAD], out[SIDE][SIDE];
+    lanes sums[SPREAD * SPREAD], out[SIDE * SIDE];
     NAME(load_tile)(tile, sums, step, n);
     BOTH_WAYS(output, SPREAD, SIDE, sums, out);
     EACH (SIDE / 2)
         if (row[i] >= 0 && column[j] >= 0) {
-            lanes most = out[2 * i][2 * j];
+            lanes most = out[2 * i * SIDE + 2 * j];
             whole place = {0};
             for (int k = 1; k < 4; k++) {
-                const lanes next = out[2 * i + k / 2][2 * j + k % 2];
+                const lanes next = out[(2 * i + k / 2) * SIDE + 2 * j + k % 2];
                 const whole larger = next > most;
                 most = chosen(larger, next, most);
                 place = (place & ~larger) | (k & larger);
@@ -191,7 +191,7 @@ INLINE void NAME(read_pooled)(
     const float *image, const unsigned char *which, float *tile, const long *row,
     const long *column, long step, const long n)
 {
-    lanes pixels[SIDE][SIDE], out[SPREAD][SPREAD];
+    lanes pixels[SIDE * SIDE], out[SPREAD * SPREAD];
     EACH (SIDE / 2) {
         lanes gradient = {0};
         bytes small = {0};
@@ -201,7 +201,7 @@ INLINE void NAME(read_pooled)(
         }
         const whole place = __builtin_convertvector(small, whole);
         for (int k = 0; k < 4; k++)
-            pixels[2 * i + k / 2][2 * j + k % 2] = (lanes)((whole)gradient & (place == k));
+            pixels[(2 * i + k / 2) * SIDE + 2 * j + k % 2] = (lanes)((whole)gradient & (place == k));
     }
     BOTH_WAYS(output_transposed, SIDE, SPREAD, pixels, out);
     NAME(store_tile)(tile, out, step, n);

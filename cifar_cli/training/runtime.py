@@ -73,9 +73,8 @@ def _return_freed_memory() -> None:
 def place_model(model: nn.Module, config: Config, device: torch.device) -> nn.Module:
     """Move a model to the device, into the memory layout and onto the way that is configured."""
     winograd = config.runtime.winograd
-    compiled = winograd and config.runtime.native and device.type == "cpu"
-    if compiled:
-        compiled = native.load(home(config.data.dir) / "native")
+    wanted = winograd and config.runtime.native and device.type == "cpu"
+    compiled = wanted and native.load(home(config.data.dir) / "native")
     for layer in model.modules():
         if isinstance(layer, Conv2d):
             layer.winograd, layer.compiled = winograd, compiled
@@ -118,6 +117,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
+        "compiled_code": native.is_loaded(),
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
     }
