@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,7 +88,9 @@ def test_a_gpu_script_runs_on_the_cpu_beside_a_recipe(script: Path, tmp_path: Pa
     command += ["--recipe", recipe, "--runs", "1", "--peer-epochs", "3", "--out", tmp_path / "out"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "pretended, 3 epochs: 30.00% single view, 50.00% six views, 2." in done.stdout
+    # On a busy machine the pretended 2 seconds and something take longer.
+    told = r"pretended, 3 epochs: 30\.00% single view, 50\.00% six views, ([2-9]|\d\d)\.\d s "
+    assert re.search(told, done.stdout)
     ours, theirs = json.loads((tmp_path / "out" / "tiny-pretended-3.json").read_text())
     assert ours["accuracy"]["n"] == theirs["accuracy"]["n"] == 1
     assert [accuracy for _, accuracy in theirs["runs"][0]["curve"]] == [0.1, 0.2, 0.3]
