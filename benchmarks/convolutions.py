@@ -1,10 +1,10 @@
-"""Each convolution 3x3 of a recipe's network, the direct way against Winograd's, A B B A.
+"""Each convolution 3x3 of a recipe's network: the direct way, Winograd's, and the compiled one.
 
     python benchmarks/convolutions.py [RECIPE] [--threads 2] [--repeats 3] [--out FILE.json]
 
 Forward and backward pass of one layer at a time, with the pooling that follows some of them, at the
-recipe's batch size and, where images grow during training, at each of their sizes. Speeds are those
-of the direct way's multiply-adds, so Winograd's may be above that of the machine's matrix product.
+recipe's batch size and, where images grow during training, at each of their sizes; all ways in turn
+and back again. Where Winograd's way is estimated not to pay, it is the direct one too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from cifar_cli.config import Config, load_config
-from cifar_cli.models import build_model
+from cifar_cli.data.cache import home
+from cifar_cli.models import build_model, native
 from cifar_cli.models.convolution import Conv2d, start_of_block
 from cifar_cli.training.runtime import prepare_runtime
 
@@ -80,30 +81,30 @@ def main() -> None:
     own = ["device=cpu", f"runtime.threads={arguments.threads}"]
     config = load_config(arguments.recipe, overrides=own, env={})
     prepare_runtime(config)
+    ways = {"direct": (False, False), "Winograd": (True, False)}
+    if native.load(home(config.data.dir) / "native"):
+        ways["compiled"] = (True, True)
     rows = []
-    print("side  channels     direct, ms  Winograd, ms  times   GMAC/s, direct and Winograd")
+    print("side  channels    " + "".join(f"{way + ', ms':>14s}  times" for way in ways))
     for (side, inputs, outputs), block in blocks(config).items():
         block.to(memory_format=torch.channels_last)
         x = torch.randn(config.train.batch_size, inputs, side, side)
         x = x.to(memory_format=torch.channels_last).requires_grad_()
-        best: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
-        for way in (False, True, True, False):
-            convolution_of(block).winograd = way
-            best[way].append(seconds(block, x, arguments.repeats))
-        forward, backward = ({w: min(t[i] for t in best[w]) for w in best} for i in (0, 1))
-        both = {way: forward[way] + backward[way] for way in best}
-        macs = 3 * 9 * side**2 * inputs * outputs * config.train.batch_size / 1e9
-        ms = [1e3 * pass_[way] for way in best for pass_ in (forward, backward)]
-        times, speeds = both[False] / both[True], [macs / both[way] for way in best]
+        found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+        for way in (*ways, *reversed(ways)):
+            layer = convolution_of(block)
+            layer.winograd, layer.compiled = ways[way]
+            found[way].append(seconds(block, x, arguments.repeats))
+        ms = {way: [1e3 * min(passes) for passes in zip(*found[way], strict=True)] for way in ways}
+        macs = 3 * 9 * side**2 * inputs * outputs * config.train.batch_size
+        line = f"{side:4d}  {inputs:3d} to {outputs:3d}"
+        for forward, backward in ms.values():
+            times = sum(ms["direct"]) / (forward + backward)
+            line += f"   {forward:4.0f} + {backward:4.0f}  {times:5.2f}"
+        print(line, flush=True)
         rows.append({
-            "side": side, "in": inputs, "out": outputs,
-            "direct_ms": ms[:2], "winograd_ms": ms[2:], "times": times,
+            "side": side, "in": inputs, "out": outputs, "macs": macs, "forward_backward_ms": ms,
         })  # fmt: skip
-        print(
-            f"{side:4d}  {inputs:3d} to {outputs:3d}  {ms[0]:4.0f} + {ms[1]:4.0f}   {ms[2]:4.0f} + "
-            f"{ms[3]:4.0f}   {times:5.2f}   {speeds[0]:5.0f} {speeds[1]:5.0f}",
-            flush=True,
-        )
     if arguments.out:
         arguments.out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 

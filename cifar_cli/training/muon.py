@@ -59,18 +59,29 @@ class Muon(torch.optim.Optimizer):
 def orthogonalise(matrix: Tensor, iterations: int = ITERATIONS) -> Tensor:
     """Replace the singular values of a matrix (m, n) by numbers near 1, vectors kept.
 
-    By Newton and Schulz's iteration: matrix products only.
+    By Newton and Schulz's iteration, x to (a + b g + c g^2) x with g = x x^T: matrix products only.
+    As all these polynomials of the first g commute, they are multiplied with each other before x
+    is, which it then is once and not in each iteration.
     """
-    a, b, c = COEFFICIENTS
     x = matrix.bfloat16() if matrix.device.type == "cuda" else matrix
     x = x / (x.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
-    for _ in range(iterations):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    result: Tensor = (x.T if tall else x).to(matrix.dtype)
-    return result
+    gram = x @ x.T
+    step = factor = _polynomial(gram)
+    for _ in range(iterations - 1):
+        gram = step @ step @ gram
+        step = _polynomial(gram)
+        factor = step @ factor
+    result: Tensor = factor @ x
+    return (result.T if tall else result).to(matrix.dtype)
+
+
+def _polynomial(gram: Tensor) -> Tensor:
+    a, b, c = COEFFICIENTS
+    out = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+    out.diagonal().add_(a)
+    return out
 
 
 def muon_groups(model: nn.Module, config: OptimConfig, max_lr: float) -> list[dict[str, Any]]:
