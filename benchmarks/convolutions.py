@@ -82,7 +82,7 @@ def main() -> None:
     config = load_config(arguments.recipe, overrides=own, env={})
     prepare_runtime(config)
     ways = {"direct": (False, False), "Winograd": (True, False)}
-    if native.load(home(config.data.dir) / "native"):
+    if native.load(home(None) / "native"):
         ways["compiled"] = (True, True)
     rows = []
     print("side  channels    " + "".join(f"{way + ', ms':>14s}  times" for way in ways))

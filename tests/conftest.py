@@ -48,7 +48,7 @@ def shared_native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the compiled code: one for all tests and processes, as it takes seconds to make."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "native"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 

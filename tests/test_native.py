@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,28 +14,35 @@ from conftest import shared_native, tiny_config
 
 from cifar_cli.models import build_model, native
 from cifar_cli.models.convolution import Conv2d
-from cifar_cli.training.runtime import place_model
+from cifar_cli.training.runtime import describe_environment, place_model
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
+CPU = torch.device("cpu")
 
 
 def compiled(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*"))
+    return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
 @pytest.fixture
 def kept(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the compiled code."""
     folder = shared_native(tmp_path_factory)
-    assert native._library(folder)
-    shutil.copytree(folder, tmp_path / "kept")
+    if isinstance(problem := native._library(folder), str):
+        pytest.skip(problem)
+    (tmp_path / "kept").mkdir(mode=0o700)
+    for file in folder.glob("tiles-*.so"):
+        shutil.copy2(file, tmp_path / "kept")
     return tmp_path / "kept"
+
+
+def is_usable(found: ctypes.CDLL | str) -> bool:
+    return not isinstance(found, str)
 
 
 def test_code_is_compiled_once_and_then_found(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = compiled(kept)
     monkeypatch.setattr(native, "_compile", pytest.fail)
-    assert native._library(kept)
+    assert is_usable(native._library(kept))
     assert compiled(kept) == before
 
 
@@ -43,14 +53,14 @@ def test_damaged_code_is_compiled_anew(kept: Path) -> None:
     file.write_bytes(content)
     made = []
 
-    def compile_(source: str, target: Path) -> None:
+    def compile_(compiler: str, source: str, target: Path) -> None:
         made.append(target)
-        original(source, target)
+        original(compiler, source, target)
 
     original = native._compile
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "_compile", compile_)
-        assert native._library(kept)
+        assert is_usable(native._library(kept))
     assert len(made) == 1
     assert file.read_bytes() != content
 
@@ -60,37 +70,61 @@ def test_other_sources_and_other_machines_have_code_of_their_own(
 ) -> None:
     made: list[Path] = []
 
-    def compile_(source: str, target: Path) -> None:
+    def compile_(compiler: str, source: str, target: Path) -> None:
         made.append(target)
-        raise OSError
+        raise OSError("not now")
 
     monkeypatch.setattr(native, "_compile", compile_)
     source = native.c_source()
     with monkeypatch.context() as patch:
         patch.setattr(native, "c_source", lambda: source + "/* newer */")
-        assert native._library(kept) is None
-    with monkeypatch.context() as patch:
-        patch.setattr(native, "COMPILER", (*native.COMPILER, "-DANOTHER_MACHINE"))
-        assert native._library(kept) is None
-    assert len(made) == 2
+        assert native._library(kept) == "not now"
+    for flag in ("-DANOTHER_MACHINE", "-fanother-way-of-compiling"):
+        with monkeypatch.context() as patch:
+            patch.setattr(native, "FLAGS", (*native.FLAGS, flag))
+            native._library(kept)
+    assert len(made) == 2  # the last flag is refused before that
 
 
 @pytest.mark.parametrize(
-    "compiler",
-    [("no-such-compiler",), ("false",), ("cc", "--no-such-flag"), ("cc", "-Dlanes=(")],
+    ("compilers", "flags", "told"),
+    [
+        (("no-such-compiler",), (), "there is no C compiler"),
+        (("false",), (), "false failed: "),
+        (native.COMPILERS, ("--no-such-flag",), "--no-such-flag"),
+        (native.COMPILERS, ("-Dlanes=(",), "failed: "),
+    ],
     ids=str,
 )
-def test_without_a_compiler_that_works_there_is_none(
-    compiler: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_a_compiler_that_works_it_is_told_why(
+    compilers: tuple[str, ...],
+    flags: tuple[str, ...],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(native, "COMPILER", compiler)
-    assert native._library(tmp_path / "new") is None
-    assert not [file for file in compiled(tmp_path) if file.is_file()]
+    monkeypatch.setattr(native, "COMPILERS", compilers)
+    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, *flags))
+    problem = native._library(tmp_path / "new")
+    assert isinstance(problem, str)
+    assert told in problem
+    assert compiled(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_written_to_leaves_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert native._library(tmp_path / "file") is None
+    assert isinstance(native._library(tmp_path / "file"), str)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no owners here")
+def test_code_that_others_may_have_put_there_is_not_run(kept: Path) -> None:
+    (file,) = compiled(kept)
+    file.chmod(0o722)
+    made = native._library(kept)  # what is compiled anew has the same name, and takes its place
+    assert is_usable(made)
+    assert not file.stat().st_mode & 0o022
+    kept.chmod(0o777)
+    assert native._library(kept) == f"others may write to {kept}"
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -100,5 +134,32 @@ def test_layers_use_it_where_it_is_wanted_and_there(
 ) -> None:
     monkeypatch.setattr(native, "load", lambda folder: there)
     config = tiny_config(runtime__native=wanted)
-    model = place_model(build_model(config.model, 10, 32), config, torch.device("cpu"))
+    model = place_model(build_model(config.model, 10, 32), config, CPU)
     assert {m.compiled for m in model.modules() if isinstance(m, Conv2d)} == {wanted and there}
+    assert describe_environment(CPU, model)["compiled_code"] == (wanted and there)
+
+
+def test_no_code_is_made_where_no_layer_could_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "load", pytest.fail)
+    for setting in ({"runtime__precision": "bf16"}, {"runtime__channels_last": False}):
+        config = tiny_config(**setting)
+        place_model(build_model(config.model, 10, 32), config, CPU)
+
+
+def test_a_placed_network_is_run_by_it(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not native.load(shared_native(tmp_path_factory)):
+        pytest.skip(native.problem())
+    config = tiny_config(model__name="speed_resnet", model__widths=[32, 64, 64])
+    model = place_model(build_model(config.model, 10, 32), config, CPU)
+    called: list[str] = []
+    call = native.NativeTiles._call
+
+    def note(tiles: native.NativeTiles, name: str, *rest: Any) -> None:
+        called.append(name)
+        call(tiles, name, *rest)
+
+    monkeypatch.setattr(native.NativeTiles, "_call", note)
+    model(torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)).sum().backward()
+    assert {"read_images", "write_outputs", "write_outputs_pooled", "write_gradients"} <= {*called}

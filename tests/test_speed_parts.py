@@ -258,6 +258,19 @@ def test_lookahead_keeps_ever_more_of_its_slow_weights_and_ends_on_them() -> Non
         torch.testing.assert_close(tensor, torch.full_like(tensor, keep * 3 + (1 - keep) * 7))
 
 
+@pytest.mark.parametrize("first", [{"lookahead": 1}, {"average_last": 1.0}], ids=str)
+def test_another_average_starts_anew(first: dict[str, float]) -> None:
+    """As where a run is resumed with other settings."""
+    model, slow = build_model(SMALL, 10, 32), SlowWeights()
+    others = {"lookahead": 1} if "average_last" in first else {"average_last": 0.5}
+    for step, (weight, config) in enumerate([(90.0, first), (90.0, first), (5.0, others)]):
+        with torch.no_grad():
+            for tensor in averaged(model):
+                tensor.fill_(weight)
+        average(slow, model, step, 4, TrainConfig(**config))  # type: ignore[arg-type]
+    assert all((tensor == 5).all() for tensor in slow.tensors)
+
+
 def test_training_goes_on_from_lookaheads_slow_weights() -> None:
     model, slow = build_model(SMALL, 10, 32), SlowWeights()
     for step, weight in enumerate((1.0, 5.0)):

@@ -166,6 +166,17 @@ def test_tiles_fit_the_image_where_they_pay(
     assert winograd.best_side(height, width, inputs, outputs) == side
 
 
+@given(
+    st.integers(1, 40), st.integers(1, 40), st.integers(1, 300), st.integers(1, 300), st.booleans()
+)
+def test_compiled_tiles_are_pooled_whole(
+    height: int, width: int, inputs: int, outputs: int, pool: bool
+) -> None:
+    side = winograd.best_side(height, width, inputs, outputs, compiled=True, pool=pool)
+    assert side is None or side in SIDES
+    assert not (pool and side and side % 2)
+
+
 def goes_winograds_way(layer: Conv2d, x: Tensor) -> bool:
     return "_Convolution" in str(layer(x).grad_fn)
 
@@ -234,15 +245,17 @@ def test_memory_kept_from_inference_serves_training() -> None:
     assert layer.weight.grad is not None
 
 
-def test_threads_do_not_disturb_each_other() -> None:
+def test_threads_do_not_disturb_each_other(compiled: bool) -> None:
     torch.manual_seed(1)
     inputs = [torch.randn(64, 16, 8, 8).to(memory_format=LAST) for _ in range(3)]
     weight = torch.randn(16, 16, 3, 3)
-    expected = [convolve(x, weight, 4) for x in inputs]
+    expected = [convolve(x, weight, 4, compiled=compiled) for x in inputs]
     equal: list[bool] = []
 
     def repeat(n: int) -> None:
-        equal.extend(torch.equal(convolve(inputs[n], weight, 4), expected[n]) for _ in "ab" * 10)
+        for _ in range(20):
+            found = convolve(inputs[n], weight, 4, compiled=compiled)
+            equal.append(torch.equal(found, expected[n]))
 
     threads = [threading.Thread(target=repeat, args=(n,)) for n in range(3)]
     for thread in threads:
@@ -252,10 +265,32 @@ def test_threads_do_not_disturb_each_other() -> None:
     assert equal == [True] * 60
 
 
-def test_images_that_need_no_gradient_get_none() -> None:
+@pytest.mark.parametrize("pool", [False, True])
+def test_gradients_may_lie_in_memory_as_they_like(compiled: bool, pool: bool) -> None:
+    torch.manual_seed(1)
+    x = torch.randn(5, 11, 7, 6).to(memory_format=LAST).requires_grad_()
+    weight = torch.randn(9, 11, 3, 3, requires_grad=True)
+    out = convolve(x, weight, 4, pool=pool, compiled=compiled)
+    plain = torch.randn_like(out)
+    for gradient in (plain.contiguous(), torch.ones(1, 1, 1, 1).expand_as(out)):
+        dense = gradient.clone(memory_format=LAST)
+        found = torch.autograd.grad(out, [x, weight], gradient, retain_graph=True)
+        expected = torch.autograd.grad(out, [x, weight], dense, retain_graph=True)
+        assert all(map(torch.equal, found, expected))
+
+
+def test_what_is_no_number_is_pooled_as_such(compiled: bool) -> None:
+    x = torch.randn(1, 4, 8, 8).to(memory_format=LAST)
+    x[0, 0, 5, 5] = torch.nan
+    out = convolve(x, torch.randn(3, 4, 3, 3), 2, pool=True, compiled=compiled)
+    direct_way = F.max_pool2d(direct(x, torch.randn(3, 4, 3, 3), "zeros"), 2)
+    assert (out.isnan() | ~direct_way.isnan()).all()
+
+
+def test_images_that_need_no_gradient_get_none(compiled: bool) -> None:
     weight = nn.Parameter(torch.randn(4, 3, 3, 3))
     x = torch.randn(2, 3, 8, 8).to(memory_format=LAST)
-    convolve(x, weight, 4).sum().backward()  # type: ignore[no-untyped-call]
+    convolve(x, weight, 4, compiled=compiled).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is None
     assert weight.grad is not None
 

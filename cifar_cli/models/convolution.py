@@ -69,6 +69,7 @@ class Conv2d(nn.Conv2d):
             and x.is_contiguous(memory_format=torch.channels_last)
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         )
 
 
@@ -189,11 +190,11 @@ class _Convolution(torch.autograd.Function):
         layer = Layer(batch, height, width, inputs, outputs, side or 0, reflect, pool)
         way = _way(layer, weight, compiled)
         size = (height // 2, width // 2) if pool else (height, width)
-        result = torch.empty((batch, outputs, *size), memory_format=torch.channels_last)
+        result = x.new_empty((batch, *size, outputs)).permute(0, 3, 1, 2)
         out, places = result.permute(0, 2, 3, 1), None
         if pool:  # compiled code needs to know only which of four pixels it is
             kind = torch.uint8 if side and compiled else torch.int64
-            places = torch.empty(out.shape, dtype=kind)
+            places = x.new_empty(out.shape, dtype=kind)
         for piece in _pieces(batch, way.images):
             way.forward(x[piece], out[piece], None if places is None else places[piece])
         ctx.save_for_backward(x, weight, places)

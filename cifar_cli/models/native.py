@@ -1,4 +1,4 @@
-"""Moving Winograd's tiles by compiled code, where this machine has a C compiler.
+"""Moving Winograd's tiles by compiled code, where this machine has gcc.
 
 torch can only transform tiles by matrix products, most of whose factors are zeros and ones; that
 takes as long as the products of the convolution themselves. `tiles.c` has the same as straight
@@ -11,6 +11,8 @@ import ctypes
 import hashlib
 import math
 import os
+import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -22,14 +24,13 @@ from torch import Tensor
 from cifar_cli.models.tiles import Layer, scratch
 from cifar_cli.models.toom_cook import SIDES, Line, lines, transposed
 
-COMPILER = ("cc", "-O3", "-march=native", "-fPIC", "-std=gnu11")
-OPENMP = "-fopenmp"  # torch's own threads: its library is the one that is found when loading
+COMPILERS = ("gcc", "cc")  # the first one that is there
+FLAGS = ("-O3", "-march=native", "-fPIC", "-std=gnu11", "-fopenmp")
 SECONDS = 120.0  # after which compiling is given up
 MOST_BYTES = 2**22  # of the tiles of a piece: they are to lie in the caches
 
-
 _loaded: ctypes.CDLL | None = None
-_tried = False
+_problem: str | None = None
 
 
 def load(folder: Path) -> bool:
@@ -38,9 +39,10 @@ def load(folder: Path) -> bool:
     Returns:
         Whether that was possible; found out once for a process.
     """
-    global _loaded, _tried
-    if not _tried:
-        _loaded, _tried = _library(folder), True
+    global _loaded, _problem
+    if _loaded is None and _problem is None:
+        found = _library(folder)
+        _loaded, _problem = (None, found) if isinstance(found, str) else (found, None)
     return is_loaded()
 
 
@@ -49,37 +51,61 @@ def is_loaded() -> bool:
     return _loaded is not None
 
 
-def _library(folder: Path) -> ctypes.CDLL | None:
-    source = c_source()
+def problem() -> str:
+    """Why it cannot be used."""
+    return _problem or "nobody has asked for it"
+
+
+def _library(folder: Path) -> ctypes.CDLL | str:
+    """The library, or why there is none."""
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        return "there is no C compiler"
     try:
+        source = c_source()
         # Which machine `native` means is told by what the compiler defines for it.
-        machine = _run([*COMPILER, OPENMP, "-dM", "-E", "-x", "c", os.devnull])
-        key = hashlib.sha256(source.encode() + machine).hexdigest()[:16]
+        machine = _run([compiler, *FLAGS, "-dM", "-E", "-x", "c", os.devnull])
+        key = hashlib.sha256("\0".join([source, *FLAGS]).encode() + machine).hexdigest()[:16]
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_own(folder):
+            return f"others may write to {folder}"
         for kept in folder.glob(f"tiles-{key}-*.so"):
             # Damaged machine code would end the whole process.
-            if kept.stem.endswith(_digest(kept)):
+            if _is_own(kept) and kept.stem.endswith(_digest(kept)):
                 return ctypes.CDLL(os.fspath(kept))
-        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as place:
             made = Path(place) / "tiles.so"
-            _compile(source, made)
+            _compile(compiler, source, made)
             kept = folder / f"tiles-{key}-{_digest(made)}.so"
+            made.chmod(0o700)
             made.replace(kept)
         return ctypes.CDLL(os.fspath(kept))
-    except (OSError, subprocess.SubprocessError):
-        return None
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines()
+        return f"{compiler} failed: {lines[-1] if lines else error}"
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether nobody else can have put there what is about to be run."""
+    about = path.stat()
+    return not hasattr(os, "geteuid") or (
+        about.st_uid == os.geteuid() and not about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    )
 
 
 def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
-def _compile(source: str, target: Path) -> None:
+def _compile(compiler: str, source: str, target: Path) -> None:
     code, compiled = target.with_suffix(".c"), target.with_suffix(".o")
     code.write_text(source, encoding="utf-8")
-    _run([*COMPILER, OPENMP, "-c", os.fspath(code), "-o", os.fspath(compiled)])
-    # Linked without OpenMP's library: a second one beside torch's would bring threads of its own.
-    _run([COMPILER[0], "-shared", os.fspath(compiled), "-o", os.fspath(target)])
+    _run([compiler, *FLAGS, "-c", os.fspath(code), "-o", os.fspath(compiled)])
+    # Linked without OpenMP's library: torch's own is found when loading, and a second one would
+    # bring threads of its own.
+    _run([compiler, "-shared", os.fspath(compiled), "-o", os.fspath(target)])
 
 
 def _run(command: Sequence[str]) -> bytes:

@@ -161,7 +161,7 @@ INLINE void NAME(write_pooled)(
             whole place = {0};
             for (int k = 1; k < 4; k++) {
                 const lanes next = out[(2 * i + k / 2) * SIDE + 2 * j + k % 2];
-                const whole larger = next > most;
+                const whole larger = (next > most) | (next != next); /* NaN is handed on */
                 most = chosen(larger, next, most);
                 place = (place & ~larger) | (k & larger);
             }

@@ -39,7 +39,8 @@ def transforms(side: int) -> Transforms:
 
 
 def _both_ways(matrix: list[Line]) -> Tensor:
-    one = torch.tensor([[float(value) for value in row] for row in matrix])
+    rows = [[float(value) for value in row] for row in matrix]
+    one = torch.tensor(rows, dtype=torch.float32, device="cpu")
     return torch.kron(one, one)
 
 
@@ -56,7 +57,7 @@ def scratch(*shapes: tuple[int, ...]) -> list[Tensor]:
     if memory is None or len(memory) < sum(sizes):
         memory = _kept.memory = None  # before there is more of it
         with torch.inference_mode(False):  # what is made in that mode cannot be used out of it
-            memory = _kept.memory = torch.empty(sum(sizes))
+            memory = _kept.memory = torch.empty(sum(sizes), dtype=torch.float32, device="cpu")
     parts = torch.split(memory[: sum(sizes)], sizes)
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 

@@ -26,6 +26,8 @@ class SlowWeights:
 
     count: int = 0
     """How many times weights were taken in."""
+    kind: str = ""
+    """By which of the ways."""
     tensors: list[Tensor] = field(default_factory=list)
 
     @torch.no_grad()
@@ -45,13 +47,17 @@ class SlowWeights:
 
     def clear(self) -> None:
         """Forget all."""
-        self.count, self.tensors = 0, []
+        self.count, self.kind, self.tensors = 0, "", []
 
 
 def average(
     slow: SlowWeights, model: nn.Module, step: int, total: int, config: TrainConfig
 ) -> None:
     """Do after a step, counted from 0, of `total` what the configuration asks for, if anything."""
+    kind = "lookahead" if config.lookahead else "mean"
+    if slow.kind != kind:  # resumed with other settings than it was begun with
+        slow.clear()
+        slow.kind = kind
     if config.lookahead:
         _look_ahead(slow, model, step + 1, total, config.lookahead)
     elif config.average_last and step >= total * (1 - config.average_last):
@@ -59,7 +65,7 @@ def average(
         if step == total - 1:
             slow.move_to(model)
             slow.clear()
-    else:  # resumed with more epochs, or with other settings, than it was begun with
+    else:  # resumed with more epochs than it was begun with
         slow.clear()
 
 

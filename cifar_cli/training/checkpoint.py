@@ -87,7 +87,11 @@ def save_checkpoint(
             "losses": torch.stack(state.losses).cpu() if state.losses else torch.zeros(0),
             "correct": 0 if state.correct is None else int(state.correct),
             "history": [asdict(record) for record in state.history],
-            "mean": {"count": state.slow.count, "tensors": [t.cpu() for t in state.slow.tensors]},
+            "mean": {
+                "count": state.slow.count,
+                "kind": state.slow.kind,
+                "tensors": [t.cpu() for t in state.slow.tensors],
+            },
             "rng": rng_state(device),
         }
     buffer = io.BytesIO()
@@ -189,7 +193,8 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
     state.correct = torch.tensor(training["correct"], device=device)
     state.history = history_of(training)
     if mean := training.get("mean"):  # which older files have not
-        state.slow = SlowWeights(mean["count"], [tensor.to(device) for tensor in mean["tensors"]])
+        tensors = [tensor.to(device) for tensor in mean["tensors"]]
+        state.slow = SlowWeights(mean["count"], mean.get("kind", "mean"), tensors)
     restore_rng(training["rng"], device)
 
 

@@ -63,8 +63,7 @@ def orthogonalise(matrix: Tensor, iterations: int = ITERATIONS) -> Tensor:
     As all these polynomials of the first g commute, they are multiplied with each other before x
     is, which it then is once and not in each iteration.
     """
-    x = matrix.bfloat16() if matrix.device.type == "cuda" else matrix
-    x = x / (x.norm() + 1e-7)
+    x = matrix / (matrix.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
     gram = x @ x.T
@@ -74,7 +73,7 @@ def orthogonalise(matrix: Tensor, iterations: int = ITERATIONS) -> Tensor:
         step = _polynomial(gram)
         factor = step @ factor
     result: Tensor = factor @ x
-    return (result.T if tall else result).to(matrix.dtype)
+    return result.T if tall else result
 
 
 def _polynomial(gram: Tensor) -> Tensor:

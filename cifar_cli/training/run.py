@@ -156,7 +156,7 @@ def _train_in(
 ) -> TrainResult:
     run.clear_away()
     write_text(run.config, config_yaml(config))
-    run.write_env(describe_environment(loader.device))
+    run.write_env(describe_environment(loader.device, state.model))
     run.write_metrics(state.history)
     run.write_status("running", epochs_completed=len(state.history), epochs=config.train.epochs)
     run.log("resumed" if state.history or state.step else "started", epoch=state.epoch)

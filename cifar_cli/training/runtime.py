@@ -72,12 +72,15 @@ def _return_freed_memory() -> None:
 
 def place_model(model: nn.Module, config: Config, device: torch.device) -> nn.Module:
     """Move a model to the device, into the memory layout and onto the way that is configured."""
-    winograd = config.runtime.winograd
-    wanted = winograd and config.runtime.native and device.type == "cpu"
-    compiled = wanted and native.load(home(config.data.dir) / "native")
+    runtime = config.runtime
+    is_used = device.type == "cpu" and runtime.precision != "bf16" and runtime.channels_last
+    # Not the configuration's own folder, which may have come with a checkpoint from elsewhere.
+    compiled = (
+        is_used and runtime.winograd and runtime.native and native.load(home(None) / "native")
+    )
     for layer in model.modules():
         if isinstance(layer, Conv2d):
-            layer.winograd, layer.compiled = winograd, compiled
+            layer.winograd, layer.compiled = runtime.winograd, compiled
     layout = torch.channels_last if config.runtime.channels_last else torch.contiguous_format
     # torch's stubs know no memory_format for Module.to.
     placed: nn.Module = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
@@ -107,8 +110,8 @@ def restore_rng(state: dict[str, torch.Tensor], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"].cpu(), device)
 
 
-def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Versions and hardware, plain values, for `env.json`."""
+def describe_environment(device: torch.device, model: nn.Module) -> dict[str, Any]:
+    """Versions and hardware, and what of it the placed model uses; plain values, for `env.json`."""
     packages = ("torch", "torchvision", "albumentations", "numpy", "pydantic")
     return {
         "cifar_resnet": __version__,
@@ -117,7 +120,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
-        "compiled_code": native.is_loaded(),
+        "compiled_code": any(m.compiled for m in model.modules() if isinstance(m, Conv2d)),
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
     }
