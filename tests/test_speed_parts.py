@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -351,3 +352,12 @@ def test_a_mean_begun_before_its_time_is_forgotten() -> None:
         average(slow, model, step, 10, TrainConfig(average_last=0.2))
         assert (slow.count > 0) == (step == 8)
     assert (model.head.weight == 6).all()  # type: ignore[union-attr]
+
+
+def test_the_documents_give_each_networks_size() -> None:
+    text = (Path(__file__).parents[1] / "doc" / "recipes.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `(\S+)` \|[^|]*?([\d,]+) parameters", text, re.MULTILINE)
+    assert {name for name, _ in told} >= {"baseline", "fast90", "demo"}
+    for name, count in told:
+        model = build_model(load_config(name, env={}).model, 10, 32)
+        assert sum(p.numel() for p in model.parameters()) == int(count.replace(",", ""))

@@ -190,7 +190,12 @@ class _Convolution(torch.autograd.Function):
         layer = Layer(batch, height, width, inputs, outputs, side or 0, reflect, pool)
         way = _way(layer, weight, compiled)
         size = (height // 2, width // 2) if pool else (height, width)
-        result = x.new_empty((batch, *size, outputs)).permute(0, 3, 1, 2)
+        result = torch.empty(
+            (batch, outputs, *size),
+            dtype=x.dtype,
+            device=x.device,
+            memory_format=torch.channels_last,
+        )
         out, places = result.permute(0, 2, 3, 1), None
         if pool:  # compiled code needs to know only which of four pixels it is
             kind = torch.uint8 if side and compiled else torch.int64
