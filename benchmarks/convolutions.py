@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from cifar_cli.config import Config, load_config
-from cifar_cli.data.cache import home
-from cifar_cli.models import build_model, native
+from cifar_cli.models import build_model
 from cifar_cli.models.convolution import Conv2d, start_of_block
-from cifar_cli.training.runtime import prepare_runtime
+from cifar_cli.training.runtime import load_compiled_code, prepare_runtime
 
 
 def blocks(config: Config) -> dict[tuple[int, int, int], nn.Module]:
@@ -82,7 +81,7 @@ def main() -> None:
     config = load_config(arguments.recipe, overrides=own, env={})
     prepare_runtime(config)
     ways = {"direct": (False, False), "Winograd": (True, False)}
-    if native.load(home(None) / "native"):
+    if load_compiled_code():
         ways["compiled"] = (True, True)
     rows = []
     print("side  channels    " + "".join(f"{way + ', ms':>14s}  times" for way in ways))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +23,7 @@ from cifar_cli import train
 from cifar_cli.cli.app import run
 from cifar_cli.config import Config, load_config
 from cifar_cli.data import ImageSet
+from cifar_cli.models import native
 
 # A shell starts what it puts in the background deaf to Ctrl-C, and so would be all processes here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -50,6 +53,13 @@ def shared_native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "native"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+def need_compiled_code(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Load it, or skip the test; with gcc on Linux, for which it is written, there is no excuse."""
+    if not native.load(shared_native(tmp_path_factory)):
+        excused = sys.platform != "linux" or shutil.which("gcc") is None
+        (pytest.skip if excused else pytest.fail)(native.problem())
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import shared_native, tiny_config
+from conftest import need_compiled_code, shared_native, tiny_config
 
 from cifar_cli.models import build_model, native
 from cifar_cli.models.convolution import Conv2d
@@ -26,9 +26,9 @@ def compiled(folder: Path) -> list[Path]:
 @pytest.fixture
 def kept(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the compiled code."""
+    need_compiled_code(tmp_path_factory)
     folder = shared_native(tmp_path_factory)
-    if isinstance(problem := native._library(folder), str):
-        pytest.skip(problem)
+    assert is_usable(native._library(folder))
     (tmp_path / "kept").mkdir(mode=0o700)
     for file in folder.glob("tiles-*.so"):
         shutil.copy2(file, tmp_path / "kept")
@@ -149,8 +149,7 @@ def test_no_code_is_made_where_no_layer_could_use_it(monkeypatch: pytest.MonkeyP
 def test_a_placed_network_is_run_by_it(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not native.load(shared_native(tmp_path_factory)):
-        pytest.skip(native.problem())
+    need_compiled_code(tmp_path_factory)
     config = tiny_config(model__name="speed_resnet", model__widths=[32, 64, 64])
     model = place_model(build_model(config.model, 10, 32), config, CPU)
     called: list[str] = []

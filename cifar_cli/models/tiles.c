@@ -2,8 +2,9 @@
 
    `native.py` puts in front of it: tiles.h, SIDE, SPREAD = SIDE + 2, NAME(f) to tell the sizes
    apart, and the transforms of a line of pixels, NAME(image) and the like. Images are (images,
-   height, width, channels), tiles (SPREAD * SPREAD, channels), all float
-   without gaps. A few channels are handled at a time, as lanes of a vector. */
+   height, width, channels) without gaps, tiles (SPREAD * SPREAD, images * down * across, channels)
+   with `step` from one of the first of these to the next, all float. A few channels are handled at
+   a time, as lanes of a vector. */
 
 /* Lines of `from` transformed, first along columns, then along rows. */
 #define BOTH_WAYS(transform, in, out, from, to) \
@@ -33,8 +34,7 @@ INLINE void NAME(read_image)(
     const float *image, float *tile, const long *row, const long *column, long step, const long n)
 {
     lanes pixels[SPREAD * SPREAD], out[SPREAD * SPREAD];
-    EACH (SPREAD)
-        pixels[i * SPREAD + j] = row[i] < 0 || column[j] < 0 ? (lanes){0} : load(image + row[i] + column[j], n);
+    load_window(image, row, column, SPREAD, pixels, n);
     BOTH_WAYS(image, SPREAD, SPREAD, pixels, out);
     NAME(store_tile)(tile, out, step, n);
 }
@@ -84,8 +84,7 @@ INLINE void NAME(read_gradient)(
     const float *image, float *tile, const long *row, const long *column, long step, const long n)
 {
     lanes pixels[SIDE * SIDE], out[SPREAD * SPREAD];
-    EACH (SIDE)
-        pixels[i * SIDE + j] = row[i] < 0 || column[j] < 0 ? (lanes){0} : load(image + row[i] + column[j], n);
+    load_window(image, row, column, SIDE, pixels, n);
     BOTH_WAYS(output_transposed, SIDE, SPREAD, pixels, out);
     NAME(store_tile)(tile, out, step, n);
 }

@@ -50,6 +50,18 @@ INLINE void places(long *at, const long count, long first, long size, long refle
     places(row, count, top - first, s.height, s.reflect, s.width * s.channels); \
     places(column, count, left - first, s.width, s.reflect, s.channels)
 
+/* The pixels of a window, zero outside the image. */
+INLINE void load_window(
+    const float *image, const long *row, const long *column, const long side, lanes *into,
+    const long n)
+{
+    for (long i = 0; i < side; i++)
+        for (long j = 0; j < side; j++) {
+            const long is_inside = row[i] >= 0 && column[j] >= 0;
+            into[i * side + j] = is_inside ? load(image + row[i] + column[j], n) : (lanes){0};
+        }
+}
+
 /* Call f(..., count) for all channels: with a constant while there are enough, which is compiled
    into whole vectors, and with what is left at the end. */
 #define ALL_CHANNELS(channels, f, ...) \

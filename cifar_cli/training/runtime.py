@@ -70,18 +70,21 @@ def _return_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 64 * 2**20)
 
 
+def load_compiled_code() -> bool:
+    """Have convolutions' compiled code at hand; False where there can be none."""
+    # Not in the configuration's own folder, which may have come with a checkpoint from elsewhere.
+    return native.load(home(None) / "native")
+
+
 def place_model(model: nn.Module, config: Config, device: torch.device) -> nn.Module:
     """Move a model to the device, into the memory layout and onto the way that is configured."""
     runtime = config.runtime
     is_used = device.type == "cpu" and runtime.precision != "bf16" and runtime.channels_last
-    # Not the configuration's own folder, which may have come with a checkpoint from elsewhere.
-    compiled = (
-        is_used and runtime.winograd and runtime.native and native.load(home(None) / "native")
-    )
+    compiled = is_used and runtime.winograd and runtime.native and load_compiled_code()
     for layer in model.modules():
         if isinstance(layer, Conv2d):
             layer.winograd, layer.compiled = runtime.winograd, compiled
-    layout = torch.channels_last if config.runtime.channels_last else torch.contiguous_format
+    layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
     # torch's stubs know no memory_format for Module.to.
     placed: nn.Module = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     return placed
