@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import torch
 from conftest import need_compiled_code, shared_native, tiny_config
 
 from cifar_cli.models import build_model, native
-from cifar_cli.models.convolution import Conv2d
+from cifar_cli.models.compiled_winograd import CompiledWinograd
+from cifar_cli.models.convolution import Conv2d, convolve
 from cifar_cli.training.runtime import describe_environment, place_model
 
 CPU = torch.device("cpu")
@@ -153,12 +156,36 @@ def test_a_placed_network_is_run_by_it(
     config = tiny_config(model__name="speed_resnet", model__widths=[32, 64, 64])
     model = place_model(build_model(config.model, 10, 32), config, CPU)
     called: list[str] = []
-    call = native.NativeTiles._call
+    call = CompiledWinograd._call
 
-    def note(tiles: native.NativeTiles, name: str, *rest: Any) -> None:
+    def note(way: CompiledWinograd, name: str, *rest: Any) -> None:
         called.append(name)
-        call(tiles, name, *rest)
+        call(way, name, *rest)
 
-    monkeypatch.setattr(native.NativeTiles, "_call", note)
+    monkeypatch.setattr(CompiledWinograd, "_call", note)
     model(torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)).sum().backward()
-    assert {"read_images", "write_outputs", "write_outputs_pooled", "write_gradients"} <= {*called}
+    assert called == ["forward"] * 6 + ["backward"] * 6
+
+
+@pytest.mark.parametrize("flags", [(), ("-mno-avx512f",), ("-mno-avx",)], ids=str)
+def test_vectors_of_all_lengths_compute_the_same(
+    flags: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if platform.machine() != "x86_64" or sys.platform != "linux" or not shutil.which("gcc"):
+        pytest.skip("the flags are gcc's on x86")
+    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, *flags))
+    code = native._library(tmp_path / "new")
+    assert not isinstance(code, str), code
+    monkeypatch.setattr(native, "_loaded", code)
+    x = torch.randn(5, 37, 9, 9).to(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(70, 37, 3, 3, requires_grad=True)
+    out = convolve(x, weight, 4, compiled=True)
+    expected = convolve(x, weight, 4)
+    gradient = torch.randn_like(out)
+    torch.testing.assert_close(out, expected, rtol=1e-3, atol=1e-3)
+    for found, wanted in zip(
+        torch.autograd.grad(out, [x, weight], gradient),
+        torch.autograd.grad(expected, [x, weight], gradient),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)

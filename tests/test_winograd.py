@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cifar_cli.config import load_config
-from cifar_cli.models import build_model, convolution, custom_resnet, native, tiles, winograd
+from cifar_cli.models import (
+    build_model,
+    compiled_winograd,
+    convolution,
+    custom_resnet,
+    tiles,
+    winograd,
+)
 from cifar_cli.models.convolution import Conv2d, convolve, start_of_block
 from cifar_cli.models.tiles import transforms
 from cifar_cli.models.toom_cook import SIDES
@@ -25,7 +32,7 @@ LAST = torch.channels_last
 
 @pytest.fixture(scope="module", params=[False, True], ids=["torch", "compiled"])
 def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bool:
-    """How tiles are moved; compiled code is there to be used."""
+    """Whether by compiled code, which is then there to be used."""
     if request.param:
         need_compiled_code(tmp_path_factory)
     return bool(request.param)
@@ -79,7 +86,7 @@ def test_output_and_gradients_are_those_of_the_direct_way(
     reflect=st.booleans(),
     batch=st.integers(1, 40),
     size=st.tuples(st.integers(2, 14), st.integers(2, 14)),
-    outputs=st.integers(1, 21),
+    outputs=st.integers(1, 40),
     seed=st.integers(0, 9),
 )
 def test_pooled_at_once_is_pooled_after(
@@ -91,7 +98,7 @@ def test_pooled_at_once_is_pooled_after(
     seed: int,
     compiled: bool,
 ) -> None:
-    """Piece by piece, with several pieces: the pieces are made small."""
+    """Piece by piece, with several pieces and several parts of the outputs: both are made small."""
     torch.manual_seed(seed)
     mode = "reflect" if reflect and side else "zeros"
     if compiled and side:
@@ -101,7 +108,8 @@ def test_pooled_at_once_is_pooled_after(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolution, "PIECE", 700)
         patch.setattr(tiles, "TILES", 30)
-        patch.setattr(native, "MOST_BYTES", 30_000)
+        patch.setattr(compiled_winograd, "TILES", 3)
+        patch.setattr(compiled_winograd, "SUMS", 32)
         # By the same way, as of two nearly equal pixels rounding decides which one is pooled.
         apart = F.max_pool2d(convolve(x, weight, side or 4, mode, compiled=compiled), 2)
         out = convolve(x, weight, side, mode, pool=True, compiled=compiled)

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from cifar_cli.models import native
+from cifar_cli.models.compiled_winograd import CompiledWinograd
 from cifar_cli.models.tiles import Layer, pool_into, unpooled
 from cifar_cli.models.winograd import Winograd, best_side
 
@@ -220,10 +221,10 @@ class _Convolution(torch.autograd.Function):
         return of_x, way.of_weight(), None, None, None, None
 
 
-def _way(layer: Layer, weight: Tensor, compiled: bool) -> Direct | Winograd:
-    if layer.side:
-        return Winograd(layer, weight, compiled=compiled)
-    return Direct(layer, weight)
+def _way(layer: Layer, weight: Tensor, compiled: bool) -> Direct | Winograd | CompiledWinograd:
+    if not layer.side:
+        return Direct(layer, weight)
+    return CompiledWinograd(layer, weight) if compiled else Winograd(layer, weight)
 
 
 def _pieces(batch: int, images: int) -> Iterator[slice]:

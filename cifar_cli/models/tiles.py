@@ -1,6 +1,6 @@
 """Moving Winograd's tiles out of images and back, by torch's own operations.
 
-What `native.py` does by compiled code where there is a compiler.
+`compiled_winograd.py` does the same by compiled code, where there is a compiler.
 """
 
 from __future__ import annotations

@@ -14,14 +14,14 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from cifar_cli.models import native
 from cifar_cli.models.tiles import Layer, TorchTiles, transforms
 from cifar_cli.models.toom_cook import SIDES
 
 MOST_TILES = 1024  # of one image; with more, the memory for them would grow beyond the caches
-MOVES, COMPILED_MOVES = 24, 10
+MOVES = 24
 """Moving an element to and from a tile costs about as much as so many multiply-adds, and torch's
-transforms take one for each other element of the tile besides."""
+transforms take one for each other element of the tile besides; compiled ones an eighth of them,
+and a sixth of `MOVES`."""
 
 
 @lru_cache(maxsize=256)
@@ -36,7 +36,7 @@ def best_side(
 ) -> int | None:
     """Side of the output tiles that are estimated to cost least; None: the direct way does.
 
-    `compiled` says whether tiles are moved by compiled code, which pools within a tile, if at all.
+    `compiled` says whether it is done by compiled code, which pools within a tile, if at all.
     """
     if min(height, width) < 2:
         return None
@@ -46,9 +46,9 @@ def best_side(
     def tiles(side: int) -> int:
         return -(-rows // side) * -(-columns // side)
 
-    def cost(side: int) -> int:
+    def cost(side: int) -> float:
         spread = (side + 2) ** 2
-        moves = COMPILED_MOVES if compiled else spread + MOVES
+        moves = MOVES / 6 + spread / 8 if compiled else MOVES + spread
         return tiles(side) * spread * (inputs * outputs + moves * (inputs + outputs))
 
     best = min((side for side in SIDES if not (in_tiles and side % 2)), key=cost)
@@ -71,14 +71,13 @@ class Winograd:
     Args:
         layer: Its sizes.
         weight: float32 (K, C, 3, 3).
-        compiled: Whether to move tiles by compiled code, which must have been loaded.
     """
 
-    def __init__(self, layer: Layer, weight: Tensor, *, compiled: bool) -> None:
+    def __init__(self, layer: Layer, weight: Tensor) -> None:
         self.filters = _filters(weight, layer.side)
         self.of_filters: Tensor | None = None
         self.kernel = transforms(layer.side).kernel
-        self.tiles = native.NativeTiles(layer) if compiled else TorchTiles(layer)
+        self.tiles = TorchTiles(layer)
         self.images = self.tiles.images
         """How many can be handled at a time."""
 
