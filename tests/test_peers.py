@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 PEERS = Path(__file__).parent.parent / "benchmarks" / "peers"
 
@@ -52,14 +53,18 @@ end: '\|\s*end\s*\|\s*(?P<accuracy_six_views>[\d.]+)\s*\|\s*torch.float32  cpu'
 """
 
 
-@pytest.fixture(scope="module")
-def compare() -> Any:
-    spec = importlib.util.spec_from_file_location("compare", PEERS / "compare.py")
+def loaded(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, PEERS / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def compare() -> Any:
+    return loaded("compare")
 
 
 @pytest.fixture
@@ -95,6 +100,13 @@ def test_a_gpu_script_runs_on_the_cpu_beside_a_recipe(script: Path, tmp_path: Pa
     assert ours["accuracy"]["n"] == theirs["accuracy"]["n"] == 1
     assert [accuracy for _, accuracy in theirs["runs"][0]["curve"]] == [0.1, 0.2, 0.3]
     assert ours["train_seconds"]["mean"] > 0
+    command = [sys.executable, PEERS / "frontier.py", "--out", tmp_path / "out"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^tiny: .* n = 1$", done.stdout, re.MULTILINE)
+    assert re.search(r"^pretended, 3 epochs: .* 30\.00% single view", done.stdout, re.MULTILINE)
+    with Image.open(tmp_path / "out" / "frontier.png") as picture:
+        assert picture.size == (1200, 675)
 
 
 def test_a_replacement_that_does_not_occur_is_refused(script: Path) -> None:
@@ -115,3 +127,16 @@ def test_output_without_results_is_no_result(compare: Any) -> None:
     peer = {"name": "pretended", "epoch": r"(?P<accuracy>\d)", "end": "end"}
     with pytest.raises(ValueError, match="no results in the output of pretended"):
         compare.read_output(peer, "nothing")
+
+
+def test_only_what_is_ready_within_a_time_counts() -> None:
+    frontier = loaded("frontier")
+    quick, slow, poor = (
+        frontier.Point(name, 1, seconds, accuracy, 0.9)
+        for name, seconds, accuracy in (("quick", 10, 0.5), ("slow", 30, 0.7), ("poor", 20, 0.4))
+    )
+    points = [slow, poor, quick]
+    assert [frontier.best_within(points, s) for s in (9, 10, 29, 30)] == [None, quick, quick, slow]
+    assert frontier.columns(points) == ([10 / 60, 20 / 60, 30 / 60], [50, 40, 70])
+    means = frontier.point("both", [(10.0, 0.5, 0.6), (20.0, 0.7, 0.8)])
+    assert means == ("both", 2, 15.0, 0.6, 0.7)
