@@ -47,8 +47,9 @@ def peers(folder: Path) -> list[Point]:
     found: dict[str, list[tuple[float, float, float]]] = {}
     for record in sorted(folder.glob("*-*-*-*.json")):
         name, epochs, _, _ = record.stem.rsplit("-", 3)
+        epochs += " epochs" if epochs != "1" else " epoch"
         run = json.loads(record.read_text(encoding="utf-8"))
-        found.setdefault(f"{name}, {epochs} epochs", []).append(
+        found.setdefault(f"{name}, {epochs}", []).append(
             (run["train_seconds"], run["accuracy"], run["accuracy_six_views"])
         )
     return [point(name, runs) for name, runs in found.items()]
@@ -73,16 +74,20 @@ def draw(path: Path, ours: Sequence[Point], theirs: Sequence[Point]) -> None:
         minutes, percent = columns(ours)
         axis.step([*minutes, end], [*percent, max(percent)], BLUE, where="post")
         axis.plot(*columns(theirs), VERMILION)
-        for points, colour, marker, offset, side in (
-            (ours, BLUE, "o", (-4, 8), "right"),
-            (theirs, VERMILION, "s", (8, -14), "left"),
+        systems = ", ".join(sorted({p.name.split(",")[0] for p in theirs}))
+        for points, label, colour, marker, offset, side in (
+            (ours, "recipes here", BLUE, "o", (-4, 8), "right"),
+            (theirs, f"{systems}, cut to fewer epochs", VERMILION, "s", (8, -14), "left"),
         ):
-            axis.plot(*columns(points), color=colour, marker=marker, linestyle="none")
+            axis.plot(*columns(points), color=colour, marker=marker, linestyle="none", label=label)
             for p in points:
                 axis.annotate(
-                    f"{p.name} (n = {p.runs})", (p.seconds / 60, 100 * p.accuracy), offset,
-                    textcoords="offset points", color=colour, fontsize=8, ha=side,
+                    f"{p.name.split(', ')[-1]} (n = {p.runs})",
+                    (p.seconds / 60, 100 * p.accuracy), offset, textcoords="offset points",
+                    color=colour, fontsize=8, ha=side,
                 )  # fmt: skip
+        axis.margins(y=0.1)
+        axis.legend(loc="lower right")
         axis.set_xscale("log")
         ticks = [t for t in (1, 2, 3, 5, 10, 20, 30, 60, 120) if t <= end]
         axis.set_xticks(ticks, [str(t) for t in ticks])
