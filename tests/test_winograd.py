@@ -122,6 +122,45 @@ def test_pooled_at_once_is_pooled_after(
     assert error(found[1], expected[1]) < 1e-4
 
 
+@settings(max_examples=60)
+@given(
+    side=st.sampled_from(SIDES),
+    pool=st.booleans(),
+    batch=st.integers(1, 20),
+    size=st.tuples(st.integers(2, 15), st.integers(2, 15)),
+    channels=st.tuples(st.integers(1, 70), st.integers(1, 300)),
+)
+def test_compiled_code_keeps_to_its_memory(
+    side: int,
+    pool: bool,
+    batch: int,
+    size: tuple[int, int],
+    channels: tuple[int, int],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """It writes nothing beside its scratch memory, and reads there only what it wrote."""
+    need_compiled_code(tmp_path_factory)
+    side += side % 2 if pool else 0
+    beside, given_out = 1000, []
+
+    def scratch(shape: tuple[int]) -> list[Tensor]:
+        memory = torch.full((shape[0] + 2 * beside,), torch.nan)
+        given_out.append(memory)
+        return [memory[beside:-beside]]
+
+    x = torch.randn(batch, channels[0], *size).to(memory_format=LAST).requires_grad_()
+    weight = torch.randn(channels[1], channels[0], 3, 3, requires_grad=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled_winograd, "scratch", scratch)
+        out = convolve(x, weight, side, pool=pool, compiled=True)
+        gradients = torch.autograd.grad(out, [x, weight], torch.ones_like(out))
+    assert all(tensor.isfinite().all() for tensor in (out, *gradients))
+    assert len(given_out) == 2
+    for memory in given_out:
+        assert memory[:beside].isnan().all()
+        assert memory[-beside:].isnan().all()
+
+
 @pytest.mark.parametrize("settings_of_layer", [(True, 64), (True, 8), (False, 64)], ids=str)
 def test_a_block_starts_with_convolution_and_pooling(settings_of_layer: tuple[bool, int]) -> None:
     """In one where that is quicker (by Winograd's way or the direct one), in turn elsewhere."""
