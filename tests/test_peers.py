@@ -75,9 +75,10 @@ def script(tmp_path: Path) -> Path:
 
 
 def test_the_sides_take_turns_until_both_have_had_their_runs(compare: Any) -> None:
-    ours, peer = "ours", "peer"
-    assert compare.interleaved(2, 2) == [(ours, 0), (peer, 0), (peer, 1), (ours, 1)]
-    assert compare.interleaved(3, 1) == [(ours, 0), (peer, 0), (ours, 1), (ours, 2)]
+    a, b, peer = "a", "b", "peer"
+    assert compare.interleaved({a: 2, peer: 2}) == [(a, 0), (peer, 0), (peer, 1), (a, 1)]
+    two = [(a, 0), (b, 0), (peer, 0), (b, 1), (a, 1), (a, 2), (b, 2)]
+    assert compare.interleaved({a: 3, b: 3, peer: 1}) == two
 
 
 def test_a_gpu_script_runs_on_the_cpu_beside_a_recipe(script: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Another system's training script against recipes here: same images, same threads, interleaved.
 
-python benchmarks/peers/compare.py PEER.yaml --script FILE --data FOLDER [--recipe fast90]
+python benchmarks/peers/compare.py PEER.yaml --script FILE --data FOLDER [--recipe fast90 ...]
     [--runs 3] [--peer-runs 1] [--peer-epochs N] [--threads 2] [--out build/peers]
 
 PEER.yaml says what the script reads, how it is cut short and how its output is read; the script
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -87,12 +87,12 @@ def run_peer(peer: dict[str, Any], command: list[str], folder: Path) -> dict[str
     return {**read_output(peer, done.stdout), "process_seconds": seconds}
 
 
-def interleaved(runs: int, peer_runs: int) -> list[tuple[str, int]]:
-    """Who runs when, A B B A, until both have had their runs: (side, number from 0)."""
+def interleaved(runs: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Who runs when, A B B A, until all have had their runs: (name, number from 0)."""
     order = []
-    for number in range(max(runs, peer_runs)):
-        pair = [("ours", number)] * (number < runs) + [("peer", number)] * (number < peer_runs)
-        order += pair if number % 2 == 0 else pair[::-1]
+    for number in range(max(runs.values())):
+        turn = [(name, number) for name, wanted in runs.items() if number < wanted]
+        order += turn if number % 2 == 0 else turn[::-1]
     return order
 
 
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("peer", type=Path)
     parser.add_argument("--script", type=Path, required=True)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--recipe", default="fast90")
+    parser.add_argument("--recipe", nargs="+", default=["fast90"])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--peer-runs", type=int, default=1)
     parser.add_argument("--peer-epochs", type=float, help="default: as published")
@@ -120,17 +120,18 @@ def main() -> None:
     arguments = parser.parse_args()
     peer = yaml.safe_load(arguments.peer.read_text(encoding="utf-8"))
     epochs = arguments.peer_epochs or peer["epochs"]
-    config = load_config(arguments.recipe, data=arguments.data)
-    dataset = load_dataset(config.data)
+    dataset = load_dataset(load_config(arguments.recipe[0], data=arguments.data).data)
     flags = ["--data", arguments.data, "--set", f"runtime.threads={arguments.threads}"]
     arguments.out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
-    for side, number in interleaved(arguments.runs, arguments.peer_runs):
-        print(f"{side}, run {number + 1}", flush=True)
+    theirs = f"{peer['name']}, {epochs:g} epochs"
+    runs = {**dict.fromkeys(arguments.recipe, arguments.runs), theirs: arguments.peer_runs}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
+    for name, number in interleaved(runs):
+        print(f"{name}, run {number + 1}", flush=True)
         seed = number + 1
-        if side == "ours":
-            run: BenchRun = bench([arguments.recipe], 1, flags, arguments.out, seed)[0]
-            found[side].append(asdict(run))
+        if name != theirs:
+            run: BenchRun = bench([name], 1, flags, arguments.out, seed)[0]
+            found[name].append(asdict(run))
             continue
         record = arguments.out / f"{peer['name']}-{epochs:g}-{arguments.threads}-{seed}.json"
         if not record.is_file():
@@ -138,18 +139,10 @@ def main() -> None:
                 ADAPTERS[peer["data"]](dataset, Path(place))
                 command = peer_command(peer, arguments.script, epochs, arguments.threads, seed)
                 write_json(record, run_peer(peer, command, Path(place)))
-        found[side].append(json.loads(record.read_text(encoding="utf-8")))
-    report = [
-        summary(name, found[side])
-        for name, side in (
-            (arguments.recipe, "ours"),
-            (f"{peer['name']}, {epochs:g} epochs", "peer"),
-        )
-        if found[side]
-    ]
-    write_json(
-        arguments.out / f"{Path(arguments.recipe).stem}-{peer['name']}-{epochs:g}.json", report
-    )
+        found[name].append(json.loads(record.read_text(encoding="utf-8")))
+    report = [summary(name, records) for name, records in found.items() if records]
+    names = "-".join(Path(recipe).stem for recipe in arguments.recipe)
+    write_json(arguments.out / f"{names}-{peer['name']}-{epochs:g}.json", report)
     for row in report:
         print(
             f"{row['name']}: {row['accuracy']['mean']:.2%} single view, "
