@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import torch
 from conftest import need_compiled_code, shared_native, tiny_config
+from torch import Tensor
 
-from cifar_cli.models import build_model, native
-from cifar_cli.models.compiled_winograd import CompiledWinograd
+from cifar_cli.models import build_model, compiled_winograd, native
+from cifar_cli.models.compiled_winograd import CLayer, CompiledWinograd
 from cifar_cli.models.convolution import Conv2d, convolve
+from cifar_cli.models.tiles import Layer
 from cifar_cli.training.runtime import describe_environment, place_model
 
 CPU = torch.device("cpu")
@@ -165,6 +167,40 @@ def test_a_placed_network_is_run_by_it(
     monkeypatch.setattr(CompiledWinograd, "_call", note)
     model(torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)).sum().backward()
     assert called == ["forward"] * 6 + ["backward"] * 6
+
+
+def test_both_languages_have_the_same_layer(tmp_path_factory: pytest.TempPathFactory) -> None:
+    need_compiled_code(tmp_path_factory)
+    assert ctypes.c_long.in_dll(native.library(), "size_of_layer").value == ctypes.sizeof(CLayer)
+
+
+def test_threads_share_the_work_as_far_as_there_is_memory_for_each(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_compiled_code(tmp_path_factory)
+    x = torch.randn(40, 8, 6, 6).to(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(8, 8, 3, 3, requires_grad=True)
+
+    def gradient() -> Tensor:
+        return torch.autograd.grad(convolve(x, weight, 4, compiled=True).sum(), weight)[0]
+
+    def blocks(most: int) -> tuple[int, int]:
+        way = CompiledWinograd(Layer(40, 6, 6, 8, 8, 4, False, False), weight)
+        sizes = way._sizes(most, 32)
+        return sizes.threads, sizes.blocks
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert blocks(3) == (3, 6)
+        assert blocks(2) == (2, 2)  # the third has no memory, so it must not get a block
+        expected = gradient()
+        monkeypatch.setattr(compiled_winograd, "MOST_SUMS", 2 * 36 * 8 * 32)
+        torch.testing.assert_close(gradient(), expected, rtol=1e-5, atol=1e-3)
+        monkeypatch.setattr(compiled_winograd, "MOST_SUMS", 1)
+        torch.testing.assert_close(gradient(), expected, rtol=1e-5, atol=1e-3)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("flags", [(), ("-mno-avx512f",), ("-mno-avx",)], ids=str)

@@ -101,6 +101,7 @@ def test_a_gpu_script_runs_on_the_cpu_beside_a_recipe(script: Path, tmp_path: Pa
     assert ours["accuracy"]["n"] == theirs["accuracy"]["n"] == 1
     assert [accuracy for _, accuracy in theirs["runs"][0]["curve"]] == [0.1, 0.2, 0.3]
     assert ours["train_seconds"]["mean"] > 0
+    (tmp_path / "out" / "a-b-pretended-3.json").write_text("[]")  # a report of two recipes
     command = [sys.executable, PEERS / "frontier.py", "--out", tmp_path / "out"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

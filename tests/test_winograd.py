@@ -54,7 +54,7 @@ def error(found: Tensor, expected: Tensor) -> float:
     padding_mode=st.sampled_from(["zeros", "reflect"]),
     batch=st.integers(1, 90),
     size=st.tuples(st.integers(2, 14), st.integers(2, 14)),
-    channels=st.tuples(st.integers(1, 21), st.integers(1, 21)),
+    channels=st.tuples(st.integers(1, 40), st.integers(1, 70)),
     seed=st.integers(0, 9),
 )
 def test_output_and_gradients_are_those_of_the_direct_way(
@@ -69,10 +69,12 @@ def test_output_and_gradients_are_those_of_the_direct_way(
     torch.manual_seed(seed)
     x = torch.randn(batch, channels[0], *size).to(memory_format=LAST).requires_grad_()
     weight = torch.randn(channels[1], channels[0], 3, 3, requires_grad=True)
-    out = convolve(x, weight, side, padding_mode, compiled=compiled)
-    assert out.is_contiguous(memory_format=LAST)
-    gradient = torch.randn_like(out)
-    found = torch.autograd.grad(out, [x, weight], gradient)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled_winograd, "SUMS", 32)  # so that there are several parts of outputs
+        out = convolve(x, weight, side, padding_mode, compiled=compiled)
+        assert out.is_contiguous(memory_format=LAST)
+        gradient = torch.randn_like(out)
+        found = torch.autograd.grad(out, [x, weight], gradient)
     reference = direct(x, weight, padding_mode)
     expected = torch.autograd.grad(reference, [x, weight], gradient.double())
     assert error(out, reference) < 2e-5
@@ -126,6 +128,7 @@ def test_pooled_at_once_is_pooled_after(
 @given(
     side=st.sampled_from(SIDES),
     pool=st.booleans(),
+    reflect=st.booleans(),
     batch=st.integers(1, 20),
     size=st.tuples(st.integers(2, 15), st.integers(2, 15)),
     channels=st.tuples(st.integers(1, 70), st.integers(1, 300)),
@@ -133,32 +136,34 @@ def test_pooled_at_once_is_pooled_after(
 def test_compiled_code_keeps_to_its_memory(
     side: int,
     pool: bool,
+    reflect: bool,
     batch: int,
     size: tuple[int, int],
     channels: tuple[int, int],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """It writes nothing beside its scratch memory, and reads there only what it wrote."""
+    """It writes nothing beside its scratch memory; what it did not write there changes nothing."""
     need_compiled_code(tmp_path_factory)
     side += side % 2 if pool else 0
     beside, given_out = 1000, []
 
     def scratch(shape: tuple[int]) -> list[Tensor]:
-        memory = torch.full((shape[0] + 2 * beside,), torch.nan)
+        memory = torch.full((shape[0] + 2 * beside,), 12345.0)
         given_out.append(memory)
-        return [memory[beside:-beside]]
+        return [memory[beside:-beside].fill_(torch.nan)]
 
     x = torch.randn(batch, channels[0], *size).to(memory_format=LAST).requires_grad_()
     weight = torch.randn(channels[1], channels[0], 3, 3, requires_grad=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled_winograd, "scratch", scratch)
-        out = convolve(x, weight, side, pool=pool, compiled=True)
+        mode = "reflect" if reflect else "zeros"
+        out = convolve(x, weight, side, mode, pool=pool, compiled=True)
         gradients = torch.autograd.grad(out, [x, weight], torch.ones_like(out))
     assert all(tensor.isfinite().all() for tensor in (out, *gradients))
     assert len(given_out) == 2
     for memory in given_out:
-        assert memory[:beside].isnan().all()
-        assert memory[-beside:].isnan().all()
+        assert (memory[:beside] == 12345).all()
+        assert (memory[-beside:] == 12345).all()
 
 
 @pytest.mark.parametrize("settings_of_layer", [(True, 64), (True, 8), (False, 64)], ids=str)
@@ -174,6 +179,21 @@ def test_a_block_starts_with_convolution_and_pooling(settings_of_layer: tuple[bo
     expected = pooling(expected) if winograd_on else expected
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
     assert start_of_block([layer, last], x)[1] == [last]
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.ones(2, 8, 4, 4),
+        torch.ones(2, 8, 4, 4).double().to(memory_format=LAST),
+        torch.ones(0, 8, 4, 4).to(memory_format=LAST),
+        torch.ones(2, 8, 1, 4).to(memory_format=LAST),
+    ],
+    ids=["another layout", "another precision", "no images", "too flat"],
+)
+def test_compiled_code_is_not_given_what_it_would_misread(x: Tensor) -> None:
+    with pytest.raises(ValueError, match="channels last"):
+        convolve(x, torch.ones(8, 8, 3, 3, dtype=x.dtype), 4, compiled=True)
 
 
 def test_tiles_of_two_are_exact_on_small_whole_numbers(compiled: bool) -> None:
@@ -210,6 +230,24 @@ def test_tiles_fit_the_image_where_they_pay(
     height: int, width: int, inputs: int, outputs: int, side: int | None
 ) -> None:
     assert winograd.best_side(height, width, inputs, outputs) == side
+
+
+@pytest.mark.parametrize(
+    ("side", "inputs", "outputs", "pool", "expected"),
+    [
+        (27, 24, 64, True, 4),
+        (13, 64, 64, False, 5),
+        (11, 64, 128, True, 6),
+        (3, 256, 256, False, 3),
+        (32, 3, 64, False, None),  # three channels fill no vector
+        (16, 8, 8, False, None),  # eight no panel
+    ],
+)
+def test_compiled_tiles_are_those_that_were_quickest(
+    side: int, inputs: int, outputs: int, pool: bool, expected: int | None
+) -> None:
+    found = winograd.best_side(side, side, inputs, outputs, compiled=True, pool=pool)
+    assert found == expected
 
 
 @given(
@@ -276,10 +314,10 @@ def test_autocast_goes_the_direct_way() -> None:
         assert layer(torch.randn(2, 64, 8, 8).to(memory_format=LAST)).dtype == torch.bfloat16
 
 
-def test_memory_kept_from_inference_serves_training() -> None:
+def test_memory_kept_from_inference_serves_training(compiled: bool) -> None:
     """Tensors made in inference mode must not be written to outside of it."""
     layer = Conv2d(64, 64, 3, padding=1, bias=False)
-    layer.winograd = True
+    layer.winograd, layer.compiled = True, compiled
     x = torch.randn(2, 64, 8, 8).to(memory_format=LAST)
     transforms.cache_clear()
     tiles._kept.__dict__.clear()

@@ -118,6 +118,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("build/peers"))
     arguments = parser.parse_args()
+    stems = [Path(recipe).stem for recipe in arguments.recipe]
+    if len(set(stems)) < len(stems):
+        parser.error(f"runs are kept by the recipe's name, and two have the same: {stems}")
     peer = yaml.safe_load(arguments.peer.read_text(encoding="utf-8"))
     epochs = arguments.peer_epochs or peer["epochs"]
     dataset = load_dataset(load_config(arguments.recipe[0], data=arguments.data).data)
@@ -141,8 +144,7 @@ def main() -> None:
                 write_json(record, run_peer(peer, command, Path(place)))
         found[name].append(json.loads(record.read_text(encoding="utf-8")))
     report = [summary(name, records) for name, records in found.items() if records]
-    names = "-".join(Path(recipe).stem for recipe in arguments.recipe)
-    write_json(arguments.out / f"{names}-{peer['name']}-{epochs:g}.json", report)
+    write_json(arguments.out / f"{'-'.join(stems)}-{peer['name']}-{epochs:g}.json", report)
     for row in report:
         print(
             f"{row['name']}: {row['accuracy']['mean']:.2%} single view, "

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from cifar_cli.analysis.bench import bench
+from cifar_cli.analysis.bench import RECORD, read_run
 from cifar_cli.output.figures.style import BLUE, VERMILION, new_figure
 
 
@@ -33,9 +34,9 @@ class Point(NamedTuple):
 def recipes(folder: Path) -> list[Point]:
     """Of all runs of recipes that are complete under `folder`."""
     found: dict[str, list[tuple[float, float, float]]] = {}
-    for record in sorted(folder.glob("*/bench.json")):
+    for record in sorted(folder.glob(f"*/{RECORD}")):
         recipe, seed = record.parent.name.rsplit("-", 1)
-        (run,) = bench([recipe], 1, [], folder, int(seed))
+        run = read_run(recipe, int(seed), record.parent)
         found.setdefault(recipe, []).append(
             (run.train_seconds, run.accuracy, run.accuracy_six_views)
         )
@@ -45,9 +46,11 @@ def recipes(folder: Path) -> list[Point]:
 def peers(folder: Path) -> list[Point]:
     """Of all runs of another system under `folder`: NAME-EPOCHS-THREADS-SEED.json."""
     found: dict[str, list[tuple[float, float, float]]] = {}
-    for record in sorted(folder.glob("*-*-*-*.json")):
-        name, epochs, _, _ = record.stem.rsplit("-", 3)
-        epochs += " epochs" if epochs != "1" else " epoch"
+    for record in sorted(folder.glob("*.json")):
+        parts = re.fullmatch(r"(.+)-([\d.]+)-\d+-\d+", record.stem)
+        if not parts:
+            continue  # a report of compare.py
+        name, epochs = parts[1], f"{parts[2]} epoch" + ("s" if parts[2] != "1" else "")
         run = json.loads(record.read_text(encoding="utf-8"))
         found.setdefault(f"{name}, {epochs}", []).append(
             (run["train_seconds"], run["accuracy"], run["accuracy_six_views"])
@@ -71,8 +74,10 @@ def draw(path: Path, ours: Sequence[Point], theirs: Sequence[Point]) -> None:
     end = max(p.seconds for p in [*ours, *theirs]) / 60 * 1.3
     with new_figure(path, 8, 4.5) as figure:
         axis = figure.subplots()
-        minutes, percent = columns(ours)
-        axis.step([*minutes, end], [*percent, max(percent)], BLUE, where="post")
+        minutes, _ = columns(ours)
+        best = [best_within(ours, seconds) for seconds in sorted(p.seconds for p in ours)]
+        percent = [100 * p.accuracy for p in best if p]
+        axis.step([*minutes, end], [*percent, percent[-1]], BLUE, where="post")
         axis.plot(*columns(theirs), VERMILION)
         systems = ", ".join(sorted({p.name.split(",")[0] for p in theirs}))
         for points, label, colour, marker, offset, side in (

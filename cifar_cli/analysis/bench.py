@@ -33,6 +33,8 @@ STUDENT = (
 )  # fmt: skip
 NORMAL = 1.960
 
+RECORD = "bench.json"
+
 
 @dataclass(frozen=True)
 class BenchRun:
@@ -112,7 +114,7 @@ def bench(
         for recipe in order:
             seed = first_seed + number
             path = folder / f"{Path(recipe).stem}-{seed}"
-            record = path / "bench.json"
+            record = path / RECORD
             if record.is_file():
                 progress(f"{recipe}, seed {seed}: already there")
             else:
@@ -121,7 +123,7 @@ def bench(
                     _warm_up(recipe, flags, folder)
                     warm.add(recipe)
                 _run(recipe, seed, flags, path, record)
-            found.append(_read(recipe, seed, path, record))
+            found.append(read_run(recipe, seed, path))
     return found
 
 
@@ -147,8 +149,9 @@ def _run(recipe: str, seed: int, flags: Sequence[str], path: Path, record: Path)
     write_json(record, figures)
 
 
-def _read(recipe: str, seed: int, path: Path, record: Path) -> BenchRun:
-    figures = json.loads(record.read_text(encoding="utf-8"))
+def read_run(recipe: str, seed: int, path: Path) -> BenchRun:
+    """What `bench` has left of a run in its folder `path`."""
+    figures = json.loads((path / RECORD).read_text(encoding="utf-8"))
     run = RunDir(path)
     result = run.read_json("result.json")
     seconds, curve = 0.0, []

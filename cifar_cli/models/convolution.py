@@ -126,7 +126,17 @@ def convolve(
     Returns:
         float32 (B, K, H, W) or, pooled, (B, K, H // 2, W // 2), channels last. Both tensors may
         require gradients, once.
+
+    Raises:
+        ValueError: `x` or `weight` is not as compiled code needs it, which reads memory as it is.
     """
+    tensors = x, weight
+    if compiled and not (
+        x.is_contiguous(memory_format=torch.channels_last)
+        and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+        and min(len(x), x.shape[2] // 2, x.shape[3] // 2) > 0
+    ):
+        raise ValueError("compiled code takes float32 images, channels last, of 2 x 2 or more")
     out: Tensor = _Convolution.apply(x, weight, side, padding_mode == "reflect", pool, compiled)
     return out
 

@@ -11,7 +11,7 @@
 #define LINES 6
 #endif
 #define PANEL (2 * WIDTH) /* columns that are computed together, for LINES lines, in registers */
-#define WHOLE(columns) (((columns) + PANEL - 1) / PANEL * PANEL)
+#define PADDED(columns) (((columns) + PANEL - 1) / PANEL * PANEL)
 typedef float wide __attribute__((vector_size(4 * WIDTH)));
 
 const long panel = PANEL;

@@ -34,11 +34,14 @@ typedef struct {
 typedef struct {
     long images, height, width, inputs, outputs, reflect;
     long down, across;        /* tiles of an image */
-    long threads, blocks;     /* blocks of images, whose tiles */
+    long threads;             /* for which there is memory; no other one may get a block */
+    long blocks;              /* of images, whose tiles */
     long rows;                /* have so much room, each of them */
     long input_row, sum_row;  /* for so many inputs, and sums at a time */
     long room;                /* floats of scratch memory for a thread */
 } layer;
+
+const long size_of_layer = sizeof(layer);
 
 int omp_get_thread_num(void);
 

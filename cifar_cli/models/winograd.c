@@ -1,7 +1,7 @@
 /* A convolution, and its gradients, by Winograd's tiles of one size; see tiles.c.
 
-   A thread takes a block of images at a time, so few that their tiles stay in its caches from the
-   one transform over the products to the other. */
+   A thread takes a block of images at a time, few enough for its caches unless the layer is wide,
+   through one transform, the products, and the other transform. */
 
 /* Images of block number `block`: the first one, and how many. */
 #define IMAGES_OF_BLOCK \
@@ -25,8 +25,8 @@ void NAME(forward)(
     float *scratch)
 {
     PREPARE(which);
-    const long of_filter = l->inputs * WHOLE(l->outputs);
-    #pragma omp parallel for schedule(static) num_threads(l->threads)
+    const long of_filter = l->inputs * PADDED(l->outputs);
+    #pragma omp parallel for schedule(static)
     for (long block = 0; block < l->blocks; block++) {
         IMAGES_OF_BLOCK;
         float *inputs = scratch + omp_get_thread_num() * l->room;
@@ -37,7 +37,7 @@ void NAME(forward)(
             for (long n = 0; n < SPREAD * SPREAD; n++)
                 product(inputs + n * input_step, l->input_row, 1,
                         filters + n * of_filter + k * l->inputs, PANEL, PANEL * l->inputs,
-                        sums + n * sum_step, l->sum_row, tiles, WHOLE(count), l->inputs, 0);
+                        sums + n * sum_step, l->sum_row, tiles, PADDED(count), l->inputs, 0);
             const long at = first * of_out + k;
             #if SIDE % 2 == 0
             if (which) {
@@ -58,8 +58,8 @@ void NAME(backward)(
     const float *filters, float *of_x, float *of_filters, float *scratch)
 {
     PREPARE(which);
-    const long columns = WHOLE(l->outputs), of_filter = l->inputs * columns;
-    #pragma omp parallel for schedule(static) num_threads(l->threads)
+    const long columns = PADDED(l->outputs), of_filter = l->inputs * columns;
+    #pragma omp parallel for schedule(static)
     for (long block = 0; block < l->blocks; block++) {
         IMAGES_OF_BLOCK;
         float *inputs = scratch + omp_get_thread_num() * l->room;
@@ -79,8 +79,8 @@ void NAME(backward)(
             product(input, 1, l->input_row, sum, l->sum_row, PANEL, own + n * of_filter, columns,
                     l->inputs, columns, tiles, 1);
             if (of_x) /* in the place of the input, which is not needed any more */
-                product(sum, l->sum_row, 1, filters + n * l->outputs * WHOLE(l->inputs), PANEL,
-                        PANEL * l->outputs, input, l->input_row, tiles, WHOLE(l->inputs),
+                product(sum, l->sum_row, 1, filters + n * l->outputs * PADDED(l->inputs), PANEL,
+                        PANEL * l->outputs, input, l->input_row, tiles, PADDED(l->inputs),
                         l->outputs, 0);
         }
         if (of_x)

@@ -20,8 +20,10 @@ from cifar_cli.models.toom_cook import SIDES
 MOST_TILES = 1024  # of one image; with more, the memory for them would grow beyond the caches
 MOVES = 24
 """Moving an element to and from a tile costs about as much as so many multiply-adds, and torch's
-transforms take one for each other element of the tile besides; compiled ones an eighth of them,
-and a sixth of `MOVES`."""
+transforms take one for each other element of the tile besides. Compiled, it is a sixth of `MOVES`
+and an eighth of the elements of a tile."""
+LANES, PANEL = 8, 32
+"""Channels that compiled code moves, and outputs that it computes, together."""
 
 
 @lru_cache(maxsize=256)
@@ -46,14 +48,22 @@ def best_side(
     def tiles(side: int) -> int:
         return -(-rows // side) * -(-columns // side)
 
-    def cost(side: int) -> float:
+    def cost(side: int) -> int:
         spread = (side + 2) ** 2
-        moves = MOVES / 6 + spread / 8 if compiled else MOVES + spread
-        return tiles(side) * spread * (inputs * outputs + moves * (inputs + outputs))
+        products, moves = inputs * outputs, (MOVES + spread) * (inputs + outputs)
+        if compiled:
+            products = inputs * _padded(outputs, PANEL)
+            moved = _padded(inputs, LANES) + _padded(outputs, LANES)
+            moves = (4 * MOVES + 3 * spread) * moved // 24
+        return tiles(side) * spread * (products + moves)
 
     best = min((side for side in SIDES if not (in_tiles and side % 2)), key=cost)
     fits = tiles(best) <= MOST_TILES
     return best if fits and cost(best) < 9 * height * width * inputs * outputs else None
+
+
+def _padded(channels: int, together: int) -> int:
+    return -(-channels // together) * together
 
 
 def _filters(weight: Tensor, side: int) -> Tensor:
