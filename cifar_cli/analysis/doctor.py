@@ -259,7 +259,7 @@ def _training_step(config: Config) -> Found:
         return found
     if native.is_loaded():
         return f"{found}; convolutions use code that was compiled here"
-    hint = "With gcc (on Linux), convolutions would take a third less time."
+    hint = "With gcc (on Linux), convolutions would take about half the time."
     return f"{found}; convolutions use no compiled code: {native.problem()}", hint
 
 

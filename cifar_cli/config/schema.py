@@ -226,8 +226,8 @@ class RuntimeConfig(Section):
     minimal filtering) where that is quicker, and pool them piece by piece; the same results up to
     rounding."""
     native: bool = True
-    """With winograd, use code that is compiled on this machine where it has gcc (on Linux): a third
-    less time for a step of a small network; compiling takes seconds, once."""
+    """With winograd, use code that is compiled on this machine where it has gcc (on Linux): half
+    the time for a step of a small network; compiling takes seconds, once."""
     threads: int | None = Field(None, ge=1, le=1024)
     """CPU threads of torch; None leaves torch's own choice."""
 
