@@ -125,6 +125,26 @@ def test_a_replacement_that_does_not_occur_is_refused(script: Path) -> None:
     assert "'range(9)' does not occur in the script" in done.stderr
 
 
+def test_no_replacement_is_made_in_what_another_one_wrote() -> None:
+    edited = loaded("cuda_on_cpu").edited
+    source = "ceil(8 * n); ceil(3 * n)"
+    assert edited(source, [("ceil(8 *", "ceil(3 *"), ("ceil(3 *", "ceil(1 *")]) == (
+        "ceil(3 * n); ceil(1 * n)"
+    )
+    assert edited(source, []) == source
+
+
+def test_a_peer_that_takes_other_epochs_than_it_was_told_is_no_result(
+    compare: Any, tmp_path: Path
+) -> None:
+    peer = {"name": "pretended", "epoch": r"(?P<accuracy>\.\d) (?P<train_seconds>\d)",
+            "end": "end (?P<accuracy_six_views>.+)"}  # fmt: skip
+    command = [sys.executable, "-c", "print('.5 1'); print('.6 2'); print('end .7')"]
+    assert compare.run_peer(peer, command, tmp_path, 1.5)["accuracy"] == 0.6
+    with pytest.raises(SystemExit, match="pretended took 2 epochs, not 3"):
+        compare.run_peer(peer, command, tmp_path, 3)
+
+
 def test_output_without_results_is_no_result(compare: Any) -> None:
     peer = {"name": "pretended", "epoch": r"(?P<accuracy>\d)", "end": "end"}
     with pytest.raises(ValueError, match="no results in the output of pretended"):

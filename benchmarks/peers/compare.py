@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import subprocess
 import sys
@@ -77,14 +78,19 @@ def read_output(peer: dict[str, Any], text: str) -> dict[str, Any]:
     }
 
 
-def run_peer(peer: dict[str, Any], command: list[str], folder: Path) -> dict[str, Any]:
-    """Run a peer once in `folder`, where its data lie."""
+def run_peer(
+    peer: dict[str, Any], command: list[str], folder: Path, epochs: float
+) -> dict[str, Any]:
+    """Run a peer once in `folder`, where its data lie, and see that it took so many epochs."""
     started = time.perf_counter()
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{peer['name']} failed:\n{done.stderr[-2000:]}")
     seconds = time.perf_counter() - started
-    return {**read_output(peer, done.stdout), "process_seconds": seconds}
+    found = read_output(peer, done.stdout)
+    if len(found["curve"]) != math.ceil(epochs):
+        raise SystemExit(f"{peer['name']} took {len(found['curve'])} epochs, not {epochs:g}")
+    return {**found, "process_seconds": seconds}
 
 
 def interleaved(runs: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -141,7 +147,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as place:
                 ADAPTERS[peer["data"]](dataset, Path(place))
                 command = peer_command(peer, arguments.script, epochs, arguments.threads, seed)
-                write_json(record, run_peer(peer, command, Path(place)))
+                write_json(record, run_peer(peer, command, Path(place), epochs))
         found[name].append(json.loads(record.read_text(encoding="utf-8")))
     report = [summary(name, records) for name, records in found.items() if records]
     write_json(arguments.out / f"{'-'.join(stems)}-{peer['name']}-{epochs:g}.json", report)

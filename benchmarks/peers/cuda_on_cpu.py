@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -89,16 +90,17 @@ def stand_in() -> None:
 
 
 def edited(source: str, replacements: list[tuple[str, str]]) -> str:
-    """The script with the replacements made.
+    """The script with the replacements made, all at once: none is made in what another one wrote.
 
     Raises:
         SystemExit: One does not occur in it.
     """
-    for old, new in replacements:
+    for old, _ in replacements:
         if old not in source:
             raise SystemExit(f"{old!r} does not occur in the script: it is another version.")
-        source = source.replace(old, new)
-    return source
+    news = dict(replacements)
+    pattern = "|".join(map(re.escape, news))
+    return re.sub(pattern, lambda found: news[found[0]], source) if news else source
 
 
 def main() -> None:
