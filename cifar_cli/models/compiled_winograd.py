@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cifar_cli.models import native
-from cifar_cli.models.tiles import Layer, scratch, transforms
+from cifar_cli.models.tiles import Layer, padded, scratch, transforms
 
 TILES = 32  # of a block of images, at least; more for wide layers, whose filters are large
 SUMS = 128  # output channels whose sums are taken together, at most; a whole number of panels
@@ -56,6 +56,8 @@ class CompiledWinograd:
         # A last row or column that no pooling takes in is not computed.
         rows, columns = ((n - n % 2 if layer.pool else n) for n in (layer.height, layer.width))
         self.grid = -(-rows // layer.side), -(-columns // layer.side)
+        self.tiles = self.grid[0] * self.grid[1]
+        """Of an image."""
         self.of_filters: Tensor | None = None
 
     def forward(self, x: Tensor, out: Tensor, places: Tensor | None) -> None:
@@ -71,7 +73,7 @@ class CompiledWinograd:
         """Take the filters' gradient, and write the images' where it is wanted."""
         columns = self._padded(self.layer.outputs)
         of_thread = self.spread * self.layer.inputs * columns
-        tiles = self.layer.batch * self.grid[0] * self.grid[1]
+        tiles = self.layer.batch * self.tiles
         # Each thread has sums of its own, which have to pay, and to fit.
         most = max(1, min(torch.get_num_threads(), tiles // TILES, MOST_SUMS // of_thread))
         sizes = self._sizes(most, columns)
@@ -90,7 +92,7 @@ class CompiledWinograd:
 
     def _sizes(self, most_threads: int, sums: int) -> CLayer:
         """How the work is divided among threads, with `sums` sums at a time."""
-        layer, tiles = self.layer, self.grid[0] * self.grid[1]
+        layer, tiles = self.layer, self.tiles
         # Filters, or their gradients, go through the caches once for a block.
         wanted = max(TILES, min(layer.inputs, layer.outputs) // 2)
         threads = min(most_threads, layer.batch)
@@ -113,13 +115,13 @@ class CompiledWinograd:
             (n^2, panels * depth * panel).
         """
         depth, columns = weight.shape[2:]
-        padded = F.pad(weight, (0, self._padded(columns) - columns))
-        panels = padded.reshape(9, depth, -1, self.panel).transpose(1, 2)
+        if missing := self._padded(columns) - columns:
+            weight = F.pad(weight, (0, missing))  # which copies even where nothing is missing
+        panels = weight.reshape(9, depth, -1, self.panel).transpose(1, 2)
         return self.kernel @ panels.reshape(9, -1)
 
     def _padded(self, columns: int) -> int:
-        """So many columns and those that fill the last panel."""
-        return -(-columns // self.panel) * self.panel
+        return padded(columns, self.panel)
 
     def _call(self, name: str, sizes: CLayer, *tensors: Tensor | None) -> None:
         pointers = [None if t is None else t.data_ptr() for t in tensors]

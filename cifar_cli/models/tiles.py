@@ -62,6 +62,11 @@ def scratch(*shapes: tuple[int, ...]) -> list[Tensor]:
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
+def padded(channels: int, together: int) -> int:
+    """So many channels and those that fill the last group of `together`."""
+    return -(-channels // together) * together
+
+
 @dataclass(frozen=True)
 class Layer:
     """What is the same for all images of a convolution with a border of one pixel."""

@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from cifar_cli.models.tiles import Layer, TorchTiles, transforms
+from cifar_cli.models.tiles import Layer, TorchTiles, padded, transforms
 from cifar_cli.models.toom_cook import SIDES
 
 MOST_TILES = 1024  # of one image; with more, the memory for them would grow beyond the caches
@@ -52,18 +52,14 @@ def best_side(
         spread = (side + 2) ** 2
         products, moves = inputs * outputs, (MOVES + spread) * (inputs + outputs)
         if compiled:
-            products = inputs * _padded(outputs, PANEL)
-            moved = _padded(inputs, LANES) + _padded(outputs, LANES)
+            products = inputs * padded(outputs, PANEL)
+            moved = padded(inputs, LANES) + padded(outputs, LANES)
             moves = (4 * MOVES + 3 * spread) * moved // 24
         return tiles(side) * spread * (products + moves)
 
     best = min((side for side in SIDES if not (in_tiles and side % 2)), key=cost)
     fits = tiles(best) <= MOST_TILES
     return best if fits and cost(best) < 9 * height * width * inputs * outputs else None
-
-
-def _padded(channels: int, together: int) -> int:
-    return -(-channels // together) * together
 
 
 def _filters(weight: Tensor, side: int) -> Tensor:
