@@ -13,6 +13,7 @@ from stopped import FLAGS
 
 from cifar_cli.analysis.bench import spread
 from cifar_cli.analysis.flops import training_flops
+from cifar_cli.config.loading import read_config
 from cifar_cli.output.figures.speed import accuracy_against_seconds
 
 Cli = Callable[..., Answer]
@@ -72,6 +73,20 @@ def test_bench_runs_recipes_and_keeps_what_is_complete(cli: Cli, in_tmp: Path) -
     assert again.err.count("already there") == 2
     assert "Accuracy, 6 views %" in again.out
     assert json.loads((in_tmp / "bench/bench.json").read_text())["runs"] == runs
+    other = cli(*arguments, "--set", "train.label_smoothing=0.1")
+    assert other.code == 2
+    assert "bench/a-1 was run with other settings: train.label_smoothing 0.0, not 0.1" in other.err
+
+
+def test_bench_hands_its_settings_on_as_they_are(
+    cli: Cli, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CIFAR_RESNET_TRAIN__EPOCHS", "3")  # which --set goes before
+    monkeypatch.setenv("CIFAR_RESNET_OPTIM__WEIGHT_DECAY", "0.5")
+    answer = cli("bench", "demo", *FLAGS, "--set", "train.epochs=1", "--runs", 1, "--seed", 4)
+    assert answer.code == 0, answer.err
+    ran = read_config(in_tmp / "bench/demo-4/config.yaml")
+    assert (ran.train.epochs, ran.optim.weight_decay, ran.seed) == (1, 0.5, 4)
 
 
 def test_a_run_that_fails_ends_bench_with_its_own_code(cli: Cli, in_tmp: Path) -> None:

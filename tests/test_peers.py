@@ -91,16 +91,30 @@ def test_a_gpu_script_runs_on_the_cpu_beside_a_recipe(script: Path, tmp_path: Pa
         "data: {limit_train: 64, limit_val: 20}\ntrain: {epochs: 1, batch_size: 32}\n"
     )
     command = [sys.executable, PEERS / "compare.py", peer, "--script", script, "--data", "shapes"]
-    command += ["--recipe", recipe, "--runs", "1", "--peer-epochs", "3", "--out", tmp_path / "out"]
+    command += [
+        "--recipe",
+        recipe,
+        "--runs",
+        "1",
+        "--peer-epochs",
+        "3",
+        "1",
+        "--out",
+        tmp_path / "out",
+    ]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     # On a busy machine the pretended 2 seconds and something take longer.
+    assert "pretended, 1 epochs: 10.00% single view" in done.stdout
     told = r"pretended, 3 epochs: 30\.00% single view, 50\.00% six views, ([2-9]|\d\d)\.\d s "
     assert re.search(told, done.stdout)
-    ours, theirs = json.loads((tmp_path / "out" / "tiny-pretended-3.json").read_text())
+    ours, theirs, _ = json.loads((tmp_path / "out" / "tiny-pretended-3_1.json").read_text())
     assert ours["accuracy"]["n"] == theirs["accuracy"]["n"] == 1
     assert [accuracy for _, accuracy in theirs["runs"][0]["curve"]] == [0.1, 0.2, 0.3]
     assert ours["train_seconds"]["mean"] > 0
+    script.write_text(SCRIPT + "# another one")
+    again = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert "pretended-3-2-1.json is of other images or another script" in again.stderr
     (tmp_path / "out" / "a-b-pretended-3.json").write_text("[]")  # a report of two recipes
     command = [sys.executable, PEERS / "frontier.py", "--out", tmp_path / "out"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)

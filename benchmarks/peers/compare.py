@@ -1,15 +1,17 @@
 """Another system's training script against recipes here: same images, same threads, interleaved.
 
 python benchmarks/peers/compare.py PEER.yaml --script FILE --data FOLDER [--recipe fast90 ...]
-    [--runs 3] [--peer-runs 1] [--peer-epochs N] [--threads 2] [--out build/peers]
+    [--runs 3] [--peer-runs 1] [--peer-epochs N ...] [--threads 2] [--out build/peers]
 
 PEER.yaml says what the script reads, how it is cut short and how its output is read; the script
-itself is fetched by whoever measures. Runs that are complete under --out are not run again.
+itself is fetched by whoever measures. Runs that are complete under --out are not run again, and are
+refused where they are of other settings, images or another script.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import re
@@ -19,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,7 @@ import yaml
 
 from cifar_cli.analysis.bench import BenchRun, bench, spread
 from cifar_cli.config import load_config
-from cifar_cli.data import Dataset, load_dataset
+from cifar_cli.data import Dataset, choose_splits, load_dataset
 from cifar_cli.storage import write_json
 
 HERE = Path(__file__).parent
@@ -93,6 +96,16 @@ def run_peer(
     return {**found, "process_seconds": seconds}
 
 
+def kept_or_run(record: Path, made_of: dict[str, Any], run: Callable[[], dict[str, Any]]) -> Any:
+    """A peer's run as it was kept in `record`, or made and kept there now."""
+    if not record.is_file():
+        write_json(record, {**run(), "made_of": made_of})
+    found = json.loads(record.read_text(encoding="utf-8"))
+    if found.get("made_of") != made_of:
+        raise SystemExit(f"{record} is of other images or another script; give another --out")
+    return found
+
+
 def interleaved(runs: Mapping[str, int]) -> list[tuple[str, int]]:
     """Who runs when, A B B A, until all have had their runs: (name, number from 0)."""
     order = []
@@ -120,7 +133,7 @@ def main() -> None:
     parser.add_argument("--recipe", nargs="+", default=["fast90"])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--peer-runs", type=int, default=1)
-    parser.add_argument("--peer-epochs", type=float, help="default: as published")
+    parser.add_argument("--peer-epochs", type=float, nargs="+", help="default: as published")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("build/peers"))
     arguments = parser.parse_args()
@@ -128,29 +141,38 @@ def main() -> None:
     if len(set(stems)) < len(stems):
         parser.error(f"runs are kept by the recipe's name, and two have the same: {stems}")
     peer = yaml.safe_load(arguments.peer.read_text(encoding="utf-8"))
-    epochs = arguments.peer_epochs or peer["epochs"]
-    dataset = load_dataset(load_config(arguments.recipe[0], data=arguments.data).data)
-    flags = ["--data", arguments.data, "--set", f"runtime.threads={arguments.threads}"]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    theirs = f"{peer['name']}, {epochs:g} epochs"
-    runs = {**dict.fromkeys(arguments.recipe, arguments.runs), theirs: arguments.peer_runs}
+    threads = [f"runtime.threads={arguments.threads}"]
+    ours = {r: load_config(r, overrides=threads, data=arguments.data) for r in arguments.recipe}
+    first = next(iter(ours.values()))
+    dataset = load_dataset(first.data)
+    made_of = {
+        "images": choose_splits(dataset, first.data, first.seed).fingerprint,
+        "peer": peer,
+        "script": hashlib.sha256(arguments.script.read_bytes()).hexdigest(),
+    }
+    lengths = [f"{epochs:g}" for epochs in arguments.peer_epochs or [peer["epochs"]]]
+    theirs = {f"{peer['name']}, {length} epochs": length for length in lengths}
+    runs = dict.fromkeys(ours, arguments.runs) | dict.fromkeys(theirs, arguments.peer_runs)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
+
+    def run_theirs(epochs: float, seed: int) -> dict[str, Any]:
+        command = peer_command(peer, arguments.script, epochs, arguments.threads, seed)
+        with tempfile.TemporaryDirectory() as place:
+            ADAPTERS[peer["data"]](dataset, Path(place))
+            return run_peer(peer, command, Path(place), epochs)
+
     for name, number in interleaved(runs):
         print(f"{name}, run {number + 1}", flush=True)
         seed = number + 1
-        if name != theirs:
-            run: BenchRun = bench([name], 1, flags, arguments.out, seed)[0]
+        if name in ours:
+            run: BenchRun = bench({name: ours[name]}, 1, arguments.out, seed)[0]
             found[name].append(asdict(run))
             continue
-        record = arguments.out / f"{peer['name']}-{epochs:g}-{arguments.threads}-{seed}.json"
-        if not record.is_file():
-            with tempfile.TemporaryDirectory() as place:
-                ADAPTERS[peer["data"]](dataset, Path(place))
-                command = peer_command(peer, arguments.script, epochs, arguments.threads, seed)
-                write_json(record, run_peer(peer, command, Path(place), epochs))
-        found[name].append(json.loads(record.read_text(encoding="utf-8")))
+        record = f"{peer['name']}-{theirs[name]}-{arguments.threads}-{seed}.json"
+        make = partial(run_theirs, float(theirs[name]), seed)
+        found[name].append(kept_or_run(arguments.out / record, made_of, make))
     report = [summary(name, records) for name, records in found.items() if records]
-    write_json(arguments.out / f"{'-'.join(stems)}-{peer['name']}-{epochs:g}.json", report)
+    write_json(arguments.out / f"{'-'.join(stems)}-{peer['name']}-{'_'.join(lengths)}.json", report)
     for row in report:
         print(
             f"{row['name']}: {row['accuracy']['mean']:.2%} single view, "

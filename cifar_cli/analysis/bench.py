@@ -14,16 +14,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cifar_cli.analysis.flops import training_flops
-from cifar_cli.config.loading import read_config
-from cifar_cli.errors import CifarError
+from cifar_cli.config import Config
+from cifar_cli.config.loading import config_yaml, flat_settings, read_config, without_settings
+from cifar_cli.errors import CifarError, ConfigError
 from cifar_cli.rundir import RunDir
-from cifar_cli.storage import write_json
+from cifar_cli.storage import write_json, write_text
 
 # Student's t, 97.5 %, for 1 to 30 degrees of freedom; beyond them the normal distribution's.
 STUDENT = (
@@ -84,9 +85,8 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def bench(
-    recipes: Sequence[str],
+    recipes: Mapping[str, Config],
     runs: int,
-    flags: Sequence[str],
     folder: Path,
     first_seed: int = 1,
     progress: Callable[[str], None] = lambda text: None,
@@ -97,46 +97,70 @@ def bench(
     complete in `folder` already are not run again.
 
     Args:
-        recipes: Names or files.
+        recipes: Names or files, and the settings that they come to here, seeds aside.
         runs: How many of each.
-        flags: More options of `train`, for all of them.
         folder: Where the runs are left.
         first_seed: Seed of the first run; the others follow.
         progress: Told what comes next.
 
     Raises:
+        ConfigError: A run that is complete in `folder` was made with other settings.
         CifarError: A run failed; with its own message and exit code.
     """
     found: list[BenchRun] = []
     warm: set[str] = set()
     for number in range(runs):
-        order = list(recipes) if number % 2 == 0 else list(reversed(recipes))
+        order = list(recipes) if number % 2 == 0 else list(recipes)[::-1]
         for recipe in order:
             seed = first_seed + number
+            config = recipes[recipe].model_copy(update={"seed": seed})
             path = folder / f"{Path(recipe).stem}-{seed}"
             record = path / RECORD
             if record.is_file():
+                _check_kept(path, config)
                 progress(f"{recipe}, seed {seed}: already there")
             else:
                 progress(f"{recipe}, seed {seed}: run {number + 1} of {runs}")
                 if recipe not in warm:
-                    _warm_up(recipe, flags, folder)
+                    _warm_up(config, folder)
                     warm.add(recipe)
-                _run(recipe, seed, flags, path, record)
+                _run(config, path, record)
             found.append(read_run(recipe, seed, path))
     return found
 
 
-def _warm_up(recipe: str, flags: Sequence[str], folder: Path) -> None:
+def _check_kept(path: Path, config: Config) -> None:
+    """See that a run which is not made again is the one that is asked for."""
+    kept, wanted = flat_settings(read_config(RunDir(path).config)), flat_settings(config)
+    if wanted["optim.max_lr"] == "auto":
+        wanted["optim.max_lr"] = kept["optim.max_lr"]
+    differ = [
+        f"{key} {kept[key]!r}, not {wanted[key]!r}" for key in kept if kept[key] != wanted[key]
+    ]
+    if differ:
+        raise ConfigError(
+            f"{path} was run with other settings: {'; '.join(differ)}. Give another --out, or "
+            "delete it."
+        )
+
+
+def _warm_up(config: Config, folder: Path) -> None:
     path = folder / ".warm-up"
     steps = ["--epochs", "1", "--limit-train", "1024", "--batch-size", "512", "--limit-val", "100"]
-    _call(["train", "--recipe", recipe, *flags, *steps, "--run-dir", str(path)])
+    _train(config, path, steps)
     shutil.rmtree(path)
 
 
-def _run(recipe: str, seed: int, flags: Sequence[str], path: Path, record: Path) -> None:
-    train = ["train", "--recipe", recipe, *flags, "--seed", str(seed), "--run-dir", str(path)]
-    _, usage = _call(train)
+def _train(config: Config, path: Path, flags: Sequence[str] = ()) -> dict[str, Any]:
+    """Train in a process of its own; what it used."""
+    with tempfile.TemporaryDirectory() as place:
+        settings = Path(place) / "settings.yaml"
+        write_text(settings, config_yaml(config))
+        return _call(["train", "--recipe", str(settings), "--run-dir", str(path), *flags])[1]
+
+
+def _run(config: Config, path: Path, record: Path) -> None:
+    usage = _train(config, path)
     views = {
         tta: _call(["evaluate", str(path), "--tta", tta])[0] for tta in ("none", "flip-translate")
     }
@@ -175,7 +199,8 @@ def _call(arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     command = [sys.executable, "-m", "cifar_cli", *arguments, "--json", "--quiet"]
     started = time.perf_counter()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(command, stdout=out, stderr=err)
+        environment = without_settings(os.environ)  # the configuration has them
+        process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
         try:
             _, status, used = os.wait4(process.pid, 0)
         except KeyboardInterrupt:

@@ -52,23 +52,21 @@ def bench(
     Whole runs in processes of their own, interleaved. Leaves bench.json and a plot of accuracy
     against seconds.
     """
-    given = {
-        "--data": data,
-        "--data-dir": data_dir,
-        "--limit-train": limit_train,
-        "--limit-val": limit_val,
-        "--val-fraction": val_fraction,
-        "--device": device,
+    # All before the first run: a slip in the last one must not come out after hours.
+    configs = {
+        name: options.resolve(
+            name,
+            overrides=set_,
+            data=data,
+            data__dir=data_dir,
+            data__limit_train=limit_train,
+            data__limit_val=limit_val,
+            data__val_fraction=val_fraction,
+            device=device,
+        )
+        for name in recipes or ["fast90"]
     }
-    flags = [
-        text for name, value in given.items() if value is not None for text in (name, str(value))
-    ]
-    flags += [text for setting in set_ or [] for text in ("--set", setting)]
-    names = list(dict.fromkeys(recipes or ["fast90"]))
-    from cifar_cli.config import load_config
-
-    for name in names:  # a slip in the last one must not come out after hours
-        load_config(name, overrides=set_ or [])
+    names = list(configs)
     if len({Path(name).stem for name in names}) < len(names):
         raise ConfigError(f"Recipes {', '.join(names)}: each needs a file name of its own.")
 
@@ -82,7 +80,7 @@ def bench(
         if not quiet:
             remarks().print(text, markup=False, soft_wrap=True)
 
-    found = run_bench(names, runs, flags, out, seed, tell)
+    found = run_bench(configs, runs, out, seed, tell)
     report: dict[str, Any] = bench_report(found)
     curves = {name: [run.curve for run in found if run.recipe == name] for name in names}
     plot = accuracy_against_seconds(out / "accuracy_seconds.png", curves)

@@ -116,6 +116,11 @@ def flat_settings(config: Config) -> dict[str, Any]:
     return flat
 
 
+def without_settings(env: Mapping[str, str]) -> dict[str, str]:
+    """The variables of an environment that are no settings, for a process that is given these."""
+    return {variable: text for variable, text in env.items() if not _is_setting(variable)}
+
+
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:  # which may be a pipe, or have no end
@@ -158,14 +163,19 @@ def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
 def _from_environment(env: Mapping[str, str]) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for variable, text in sorted(env.items()):
-        rest = variable.removeprefix(ENV_PREFIX)
-        if rest == variable or text == "" or (rest in PLAIN_VARIABLES and rest != "DATA"):
+        if text == "" or not _is_setting(variable):
             continue
-        if rest == "DATA":
+        name = variable.removeprefix(ENV_PREFIX)
+        if name == "DATA":
             found.append(("data.source", text))
         else:
-            found.append((rest.lower().replace("__", "."), parse_yaml(text, variable)))
+            found.append((name.lower().replace("__", "."), parse_yaml(text, variable)))
     return found
+
+
+def _is_setting(variable: str) -> bool:
+    name = variable.removeprefix(ENV_PREFIX)
+    return name != variable and (name not in PLAIN_VARIABLES or name == "DATA")
 
 
 def _without_coercion(value: Any) -> Any:
