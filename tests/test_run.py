@@ -217,6 +217,24 @@ def test_what_decides_the_result_may_not_change_at_a_resume(in_tmp: Path) -> Non
     train(tiny_config(runtime__threads=1), name="a", resume=True)
 
 
+def test_a_resume_under_other_conditions_says_what_rounds_otherwise(in_tmp: Path) -> None:
+    run = RunDir(Path("runs/a"))
+    with pytest.raises(Interrupted):
+        train(tiny_config(), name="a", observer=StopAt(1, 1))
+    environment = run.read_json("env.json")
+    other = {"packages": environment["packages"] | {"torch": "1.0"}, "threads": 99, "python": "2"}
+    run.write_env(environment | other)
+    with pytest.raises(Interrupted):
+        train(tiny_config(), name="a", resume=True, observer=(listener := StopAt(1, 3)))
+    threads, torch_now = environment["threads"], environment["packages"]["torch"]
+    (text,) = [text for text in listener.messages if "rounds otherwise" in text]
+    assert text.endswith(f": threads 99 → {threads}; torch '1.0' → '{torch_now}'.")
+    assert run.read_json("env.json") == environment
+    (run.path / "env.json").write_text("{")
+    train(tiny_config(), name="a", resume=True, observer=(listener := StopAt(0, 0)))
+    assert not any("rounds otherwise" in text for text in listener.messages)
+
+
 @pytest.mark.fault(20)
 @pytest.mark.parametrize(
     "changes",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cifar_cli.config import Config
 from cifar_cli.config.loading import flat_settings
 from cifar_cli.data import Splits
-from cifar_cli.errors import ConfigError
+from cifar_cli.errors import CheckpointError, ConfigError
+from cifar_cli.rundir import RunDir
 from cifar_cli.training.checkpoint import Checkpoint
 
 # How a run is carried on may change at a resume; what it computes may not.
@@ -24,6 +27,8 @@ MOVES_THE_STEPS = (
     "data.val_fraction",
     "seed",
 )
+# Under another one of these the same computation rounds otherwise.
+DECIDES_THE_ROUNDING = ("processor", "device", "device_name", "threads", "compiled_code")
 
 
 def resumed_settings(
@@ -89,3 +94,21 @@ def changed_images(splits: Splits, checkpoint: Checkpoint, allow_changes: bool) 
 def moves_the_steps(changed: list[str]) -> bool:
     """Whether a step no longer stands for the same images, so that an epoch must start again."""
     return any(text.startswith(MOVES_THE_STEPS) for text in changed)
+
+
+def changed_environment(run: RunDir, now: dict[str, Any]) -> list[str]:
+    """What differs, of that which decides how sums are rounded, from when the run went on last."""
+    try:
+        before = run.read_json("env.json")
+    except CheckpointError:  # which says nothing of the run itself
+        return []
+    old, new = _rounding(before), _rounding(now)
+    return [f"{key} {old[key]!r} → {new[key]!r}" for key in old if old[key] != new.get(key)]
+
+
+def _rounding(environment: dict[str, Any]) -> dict[str, Any]:
+    found = {key: environment[key] for key in DECIDES_THE_ROUNDING if key in environment}
+    packages = environment.get("packages")
+    if isinstance(packages, dict) and "torch" in packages:
+        found["torch"] = packages["torch"]
+    return found

@@ -31,7 +31,12 @@ from cifar_cli.training.checkpoint import (
 from cifar_cli.training.clock import Clock
 from cifar_cli.training.observer import Observer
 from cifar_cli.training.optim import build_optimizer
-from cifar_cli.training.resume import changed_images, moves_the_steps, resumed_settings
+from cifar_cli.training.resume import (
+    changed_environment,
+    changed_images,
+    moves_the_steps,
+    resumed_settings,
+)
 from cifar_cli.training.runtime import (
     StopSignal,
     describe_environment,
@@ -156,7 +161,12 @@ def _train_in(
 ) -> TrainResult:
     run.clear_away()
     write_text(run.config, config_yaml(config))
-    run.write_env(describe_environment(loader.device, state.model))
+    environment = describe_environment(loader.device, state.model)
+    if changed := changed_environment(run, environment):
+        observer.message(
+            f"Not quite as if it had never stopped, as this rounds otherwise: {'; '.join(changed)}."
+        )
+    run.write_env(environment)
     run.write_metrics(state.history)
     run.write_status("running", epochs_completed=len(state.history), epochs=config.train.epochs)
     run.log("resumed" if state.history or state.step else "started", epoch=state.epoch)
