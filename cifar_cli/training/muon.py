@@ -37,10 +37,10 @@ class Muon(torch.optim.Optimizer):
                     continue
                 update = self._nesterov(parameter, group["momentum"], group["weight_decay"])
                 if group["orthogonal"]:
-                    outputs = len(parameter)
-                    parameter.mul_(outputs**0.5 / parameter.norm())
-                    matrix = update.reshape(outputs, -1)
-                    update = orthogonalise(matrix).view_as(parameter)
+                    parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
+                    # In the order of channels last, in which no column has to be moved.
+                    last = update.permute(0, 2, 3, 1)
+                    update = orthogonalise(last.flatten(1)).view(last.shape).permute(0, 3, 1, 2)
                 parameter.add_(update, alpha=-group["lr"])
 
     def _nesterov(self, parameter: Tensor, momentum: float, weight_decay: float) -> Tensor:
