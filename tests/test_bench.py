@@ -75,7 +75,28 @@ def test_bench_runs_recipes_and_keeps_what_is_complete(cli: Cli, in_tmp: Path) -
     assert json.loads((in_tmp / "bench/bench.json").read_text())["runs"] == runs
     other = cli(*arguments, "--set", "train.label_smoothing=0.1")
     assert other.code == 2
-    assert "bench/a-1 was run with other settings: train.label_smoothing 0.0, not 0.1" in other.err
+    assert "bench/a-1 was run with other settings: train.label_smoothing 0.0, not 0.1." in other.err
+
+
+def test_a_run_that_was_interrupted_is_begun_anew(cli: Cli, in_tmp: Path) -> None:
+    # As a bench leaves it that is interrupted while it trains.
+    assert cli("train", "--recipe", "demo", *FLAGS, "--run-dir", "bench/demo-1").code == 0
+    (in_tmp / "bench/demo-1/result.json").unlink()
+    answer = cli("bench", "demo", *FLAGS, "--set", "train.epochs=1", "--runs", 1, "--json")
+    assert answer.code == 0, answer.err
+    assert sorted(p.name for p in (in_tmp / "bench").iterdir() if p.is_dir()) == ["demo-1"]
+    assert len(answer.json["runs"][0]["curve"]) == 1
+
+
+def test_bench_sees_what_is_in_the_way_before_it_runs_anything(cli: Cli, in_tmp: Path) -> None:
+    (in_tmp / "bench/demo-2").mkdir(parents=True)
+    (in_tmp / "bench/demo-2/thesis.txt").write_text("precious")
+    answer = cli("bench", "demo", *FLAGS, "--runs", 2)
+    assert (answer.code, "bench/demo-2 is in the way" in answer.err) == (2, True)
+    assert (in_tmp / "bench/demo-2/thesis.txt").read_text() == "precious"
+    assert not (in_tmp / "bench/demo-1").exists()
+    answer = cli("bench", "demo", *FLAGS, "--out", "b", "--runs", 2, "--seed", 2**31 - 1)
+    assert (answer.code, "seed = 2147483648" in answer.err) == (2, True)
 
 
 def test_bench_hands_its_settings_on_as_they_are(
@@ -92,6 +113,7 @@ def test_bench_hands_its_settings_on_as_they_are(
 def test_a_run_that_fails_ends_bench_with_its_own_code(cli: Cli, in_tmp: Path) -> None:
     answer = cli("bench", "baseline", "--data", "nowhere", "--runs", 1)
     assert answer.code == 3
+    assert "baseline, seed 1: " in answer.err
     assert "nowhere" in answer.err
     assert cli("bench", "fast91").code == 2
     assert cli("bench", "--runs", 0).code == 2

@@ -114,7 +114,7 @@ def test_a_gpu_script_runs_on_the_cpu_beside_a_recipe(script: Path, tmp_path: Pa
     assert ours["train_seconds"]["mean"] > 0
     script.write_text(SCRIPT + "# another one")
     again = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert "pretended-3-2-1.json is of other images or another script" in again.stderr
+    assert "pretended-3-2-1.json is of another script; give another --out" in again.stderr
     (tmp_path / "out" / "a-b-pretended-3.json").write_text("[]")  # a report of two recipes
     command = [sys.executable, PEERS / "frontier.py", "--out", tmp_path / "out"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -217,22 +218,31 @@ def test_what_decides_the_result_may_not_change_at_a_resume(in_tmp: Path) -> Non
     train(tiny_config(runtime__threads=1), name="a", resume=True)
 
 
-def test_a_resume_under_other_conditions_says_what_rounds_otherwise(in_tmp: Path) -> None:
+def test_a_resume_under_other_conditions_says_which(in_tmp: Path) -> None:
     run = RunDir(Path("runs/a"))
-    with pytest.raises(Interrupted):
-        train(tiny_config(), name="a", observer=StopAt(1, 1))
+
+    def notices(epoch: int, step: int) -> list[str]:
+        listener = StopAt(epoch, step)
+        with suppress(Interrupted):
+            train(tiny_config(), name="a", resume=True, observer=listener)
+        return [text for text in listener.messages if text.startswith("Not to the bit")]
+
+    assert notices(1, 1) == []
     environment = run.read_json("env.json")
     other = {"packages": environment["packages"] | {"torch": "1.0"}, "threads": 99, "python": "2"}
     run.write_env(environment | other)
-    with pytest.raises(Interrupted):
-        train(tiny_config(), name="a", resume=True, observer=(listener := StopAt(1, 3)))
     threads, torch_now = environment["threads"], environment["packages"]["torch"]
-    (text,) = [text for text in listener.messages if "rounds otherwise" in text]
-    assert text.endswith(f": threads 99 → {threads}; torch '1.0' → '{torch_now}'.")
+    what = [f"threads 99 → {threads}", f"torch 1.0 → {torch_now}"]
+    assert notices(1, 2) == [
+        f"Not to the bit as if it had never stopped, as these differ: {'; '.join(what)}."
+    ]
+    events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    assert [e["changed"] for e in events if e["event"] == "resumed"] == [what]
     assert run.read_json("env.json") == environment
+    assert notices(1, 3) == []  # nothing has changed
     (run.path / "env.json").write_text("{")
-    train(tiny_config(), name="a", resume=True, observer=(listener := StopAt(0, 0)))
-    assert not any("rounds otherwise" in text for text in listener.messages)
+    assert notices(0, 0) == []
+    assert run.read_json("status.json")["state"] == "completed"
 
 
 @pytest.mark.fault(20)

@@ -21,16 +21,15 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from cifar_cli.analysis.bench import BenchRun, bench, spread
+from cifar_cli.analysis.bench import BenchRun, bench, plan, spread
 from cifar_cli.config import load_config
-from cifar_cli.data import Dataset, choose_splits, load_dataset
+from cifar_cli.data import Dataset, Splits, load_dataset
 from cifar_cli.storage import write_json
 
 HERE = Path(__file__).parent
@@ -96,14 +95,13 @@ def run_peer(
     return {**found, "process_seconds": seconds}
 
 
-def kept_or_run(record: Path, made_of: dict[str, Any], run: Callable[[], dict[str, Any]]) -> Any:
-    """A peer's run as it was kept in `record`, or made and kept there now."""
+def check_kept(record: Path, made_of: dict[str, Any]) -> None:
+    """See that a peer's run, where it is kept in `record`, is the one that is asked for."""
     if not record.is_file():
-        write_json(record, {**run(), "made_of": made_of})
-    found = json.loads(record.read_text(encoding="utf-8"))
-    if found.get("made_of") != made_of:
-        raise SystemExit(f"{record} is of other images or another script; give another --out")
-    return found
+        return
+    kept = json.loads(record.read_text(encoding="utf-8")).get("made_of", {})
+    if differ := [name for name, value in made_of.items() if kept.get(name) != value]:
+        raise SystemExit(f"{record} is of another {', '.join(differ)}; give another --out")
 
 
 def interleaved(runs: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -143,24 +141,27 @@ def main() -> None:
     peer = yaml.safe_load(arguments.peer.read_text(encoding="utf-8"))
     threads = [f"runtime.threads={arguments.threads}"]
     ours = {r: load_config(r, overrides=threads, data=arguments.data) for r in arguments.recipe}
-    first = next(iter(ours.values()))
-    dataset = load_dataset(first.data)
+    dataset = load_dataset(next(iter(ours.values())).data)
+    splits = Splits(dataset.train, dataset.test, dataset.class_names, True)
     made_of = {
-        "images": choose_splits(dataset, first.data, first.seed).fingerprint,
-        "peer": peer,
+        "set of images": splits.fingerprint,
         "script": hashlib.sha256(arguments.script.read_bytes()).hexdigest(),
+        "way of editing it": [peer["data"], peer["replace"]],
     }
     lengths = [f"{epochs:g}" for epochs in arguments.peer_epochs or [peer["epochs"]]]
     theirs = {f"{peer['name']}, {length} epochs": length for length in lengths}
     runs = dict.fromkeys(ours, arguments.runs) | dict.fromkeys(theirs, arguments.peer_runs)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
 
-    def run_theirs(epochs: float, seed: int) -> dict[str, Any]:
-        command = peer_command(peer, arguments.script, epochs, arguments.threads, seed)
-        with tempfile.TemporaryDirectory() as place:
-            ADAPTERS[peer["data"]](dataset, Path(place))
-            return run_peer(peer, command, Path(place), epochs)
+    def record_of(name: str, seed: int) -> Path:
+        stem = f"{peer['name']}-{theirs[name]}-{arguments.threads}-{seed}"
+        return Path(arguments.out) / f"{stem}.json"
 
+    # All before the first run: what is in the way must not come out after hours.
+    plan(ours, arguments.runs, arguments.out)
+    for name, number in interleaved(runs):
+        if name in theirs:
+            check_kept(record_of(name, number + 1), made_of)
     for name, number in interleaved(runs):
         print(f"{name}, run {number + 1}", flush=True)
         seed = number + 1
@@ -168,9 +169,14 @@ def main() -> None:
             run: BenchRun = bench({name: ours[name]}, 1, arguments.out, seed)[0]
             found[name].append(asdict(run))
             continue
-        record = f"{peer['name']}-{theirs[name]}-{arguments.threads}-{seed}.json"
-        make = partial(run_theirs, float(theirs[name]), seed)
-        found[name].append(kept_or_run(arguments.out / record, made_of, make))
+        record, epochs = record_of(name, seed), float(theirs[name])
+        if not record.is_file():
+            with tempfile.TemporaryDirectory() as place:
+                ADAPTERS[peer["data"]](dataset, Path(place))
+                command = peer_command(peer, arguments.script, epochs, arguments.threads, seed)
+                figures = run_peer(peer, command, Path(place), epochs)
+                write_json(record, {**figures, "made_of": made_of})
+        found[name].append(json.loads(record.read_text(encoding="utf-8")))
     report = [summary(name, records) for name, records in found.items() if records]
     write_json(arguments.out / f"{'-'.join(stems)}-{peer['name']}-{'_'.join(lengths)}.json", report)
     for row in report:

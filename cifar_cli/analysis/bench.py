@@ -21,7 +21,13 @@ from typing import Any
 
 from cifar_cli.analysis.flops import training_flops
 from cifar_cli.config import Config
-from cifar_cli.config.loading import config_yaml, flat_settings, read_config, without_settings
+from cifar_cli.config.loading import (
+    build_config,
+    config_yaml,
+    flat_settings,
+    read_config,
+    without_settings,
+)
 from cifar_cli.errors import CifarError, ConfigError
 from cifar_cli.rundir import RunDir
 from cifar_cli.storage import write_json, write_text
@@ -84,6 +90,61 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(n, mean, deviation, (mean - half, mean + half))
 
 
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run, as `bench` will make it or has kept it."""
+
+    recipe: str
+    config: Config
+    """With the run's own seed."""
+    path: Path
+
+    @property
+    def title(self) -> str:
+        return f"{self.recipe}, seed {self.config.seed}"
+
+    @property
+    def record(self) -> Path:
+        """What is written last: where it lies, the run is complete."""
+        return self.path / RECORD
+
+
+def plan(
+    recipes: Mapping[str, Config], runs: int, folder: Path, first_seed: int = 1
+) -> list[PlannedRun]:
+    """All runs, A B B A, in their order; arguments as of `bench`.
+
+    Raises:
+        ConfigError: A run that is complete in `folder` was made with other settings, something else
+            lies where a run is to go, or a seed is out of range.
+    """
+    planned = []
+    for number in range(runs):
+        order = list(recipes) if number % 2 == 0 else list(recipes)[::-1]
+        for recipe in order:
+            seed = first_seed + number
+            config = build_config(recipes[recipe].model_dump() | {"seed": seed})
+            run = PlannedRun(recipe, config, folder / f"{Path(recipe).stem}-{seed}")
+            if run.record.is_file():
+                _check_settings(run)
+            elif run.path.exists() and not RunDir(run.path).begun and any(run.path.iterdir()):
+                raise ConfigError(f"{run.path} is in the way, and no run. Give another --out.")
+            planned.append(run)
+    return planned
+
+
+def _check_settings(run: PlannedRun) -> None:
+    kept = json.loads(run.record.read_text(encoding="utf-8")).get("settings", {})
+    wanted = flat_settings(run.config)
+    differ = [f"{key} {kept.get(key)!r}, not {wanted[key]!r}" for key in wanted
+              if kept.get(key) != wanted[key]]  # fmt: skip
+    if differ:
+        raise ConfigError(
+            f"{run.path} was run with other settings: {'; '.join(differ)}. Give another --out, or "
+            "delete it."
+        )
+
+
 def bench(
     recipes: Mapping[str, Config],
     runs: int,
@@ -94,7 +155,7 @@ def bench(
     """Run each recipe `runs` times with seeds of its own, A B B A, under `folder`.
 
     Before that, each recipe takes two steps, which fills caches and is thrown away. Runs that are
-    complete in `folder` already are not run again.
+    complete in `folder` already are not run again; those that are not are deleted, and begun anew.
 
     Args:
         recipes: Names or files, and the settings that they come to here, seeds aside.
@@ -104,78 +165,62 @@ def bench(
         progress: Told what comes next.
 
     Raises:
-        ConfigError: A run that is complete in `folder` was made with other settings.
+        ConfigError: As of `plan`, before anything is run.
         CifarError: A run failed; with its own message and exit code.
     """
     found: list[BenchRun] = []
     warm: set[str] = set()
-    for number in range(runs):
-        order = list(recipes) if number % 2 == 0 else list(recipes)[::-1]
-        for recipe in order:
-            seed = first_seed + number
-            config = recipes[recipe].model_copy(update={"seed": seed})
-            path = folder / f"{Path(recipe).stem}-{seed}"
-            record = path / RECORD
-            if record.is_file():
-                _check_kept(path, config)
-                progress(f"{recipe}, seed {seed}: already there")
-            else:
-                progress(f"{recipe}, seed {seed}: run {number + 1} of {runs}")
-                if recipe not in warm:
-                    _warm_up(config, folder)
-                    warm.add(recipe)
-                _run(config, path, record)
-            found.append(read_run(recipe, seed, path))
+    for run in plan(recipes, runs, folder, first_seed):
+        if run.record.is_file():
+            progress(f"{run.title}: already there")
+        else:
+            number = run.config.seed - first_seed + 1
+            progress(f"{run.title}: run {number} of {runs}")
+            if run.recipe not in warm:
+                _warm_up(run)
+                warm.add(run.recipe)
+            _run(run)
+        found.append(read_run(run.recipe, run.config.seed, run.path))
     return found
 
 
-def _check_kept(path: Path, config: Config) -> None:
-    """See that a run which is not made again is the one that is asked for."""
-    kept, wanted = flat_settings(read_config(RunDir(path).config)), flat_settings(config)
-    if wanted["optim.max_lr"] == "auto":
-        wanted["optim.max_lr"] = kept["optim.max_lr"]
-    differ = [
-        f"{key} {kept[key]!r}, not {wanted[key]!r}" for key in kept if kept[key] != wanted[key]
-    ]
-    if differ:
-        raise ConfigError(
-            f"{path} was run with other settings: {'; '.join(differ)}. Give another --out, or "
-            "delete it."
-        )
-
-
-def _warm_up(config: Config, folder: Path) -> None:
-    path = folder / ".warm-up"
+def _warm_up(run: PlannedRun) -> None:
     steps = ["--epochs", "1", "--limit-train", "1024", "--batch-size", "512", "--limit-val", "100"]
-    _train(config, path, steps)
-    shutil.rmtree(path)
+    with tempfile.TemporaryDirectory() as place:
+        _train(run, Path(place) / "run", steps)
 
 
-def _train(config: Config, path: Path, flags: Sequence[str] = ()) -> dict[str, Any]:
+def _train(run: PlannedRun, path: Path, flags: Sequence[str] = ()) -> dict[str, Any]:
     """Train in a process of its own; what it used."""
     with tempfile.TemporaryDirectory() as place:
         settings = Path(place) / "settings.yaml"
-        write_text(settings, config_yaml(config))
-        return _call(["train", "--recipe", str(settings), "--run-dir", str(path), *flags])[1]
+        write_text(settings, config_yaml(run.config))
+        train = ["train", "--recipe", str(settings), "--run-dir", str(path), *flags]
+        return _call(run.title, train)[1]
 
 
-def _run(config: Config, path: Path, record: Path) -> None:
-    usage = _train(config, path)
-    views = {
-        tta: _call(["evaluate", str(path), "--tta", tta])[0] for tta in ("none", "flip-translate")
-    }
+def _run(run: PlannedRun) -> None:
+    if run.path.exists():
+        with RunDir(run.path).locked():
+            shutil.rmtree(run.path)
+    usage = _train(run, run.path)
+    evaluate = ["evaluate", str(run.path), "--device", run.config.device, "--tta"]
+    single, _ = _call(run.title, [*evaluate, "none"])
+    six, _ = _call(run.title, [*evaluate, "flip-translate"])
     figures = {
         **usage,
-        "accuracy": views["none"]["accuracy"],
-        "evaluate_seconds": views["none"]["seconds"],
-        "accuracy_six_views": views["flip-translate"]["accuracy"],
+        "accuracy": single["accuracy"],
+        "evaluate_seconds": single["seconds"],
+        "accuracy_six_views": six["accuracy"],
+        "settings": flat_settings(run.config),
     }
-    write_json(record, figures)
+    write_json(run.record, figures)
 
 
 def read_run(recipe: str, seed: int, path: Path) -> BenchRun:
     """What `bench` has left of a run in its folder `path`."""
     figures = json.loads((path / RECORD).read_text(encoding="utf-8"))
+    del figures["settings"]
     run = RunDir(path)
     result = run.read_json("result.json")
     seconds, curve = 0.0, []
@@ -194,7 +239,7 @@ def read_run(recipe: str, seed: int, path: Path) -> BenchRun:
     )
 
 
-def _call(arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _call(title: str, arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run a command in a process of its own; its JSON document, and what it used."""
     command = [sys.executable, "-m", "cifar_cli", *arguments, "--json", "--quiet"]
     started = time.perf_counter()
@@ -215,7 +260,7 @@ def _call(arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
             texts.append(file.read().decode(errors="replace"))
     if process.returncode:
         lines = texts[1].strip().splitlines() or ["it said nothing"]
-        error = CifarError(f"{' '.join(arguments)}: {lines[-1].removeprefix('Error: ')}")
+        error = CifarError(f"{title}: {lines[-1].removeprefix('Error: ')}")
         error.exit_code = max(1, process.returncode)
         raise error
     scale = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss

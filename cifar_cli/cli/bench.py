@@ -41,7 +41,7 @@ def bench(
         typer.Option(
             "--out",
             metavar="DIR",
-            help="Where runs, table and plot are left; runs that are complete there are kept.",
+            help="Where runs, table and plot are left; complete runs are kept, others begun anew.",
         ),
     ] = Path("bench"),
     json: options.Json = False,
@@ -52,7 +52,6 @@ def bench(
     Whole runs in processes of their own, interleaved. Leaves bench.json and a plot of accuracy
     against seconds.
     """
-    # All before the first run: a slip in the last one must not come out after hours.
     configs = {
         name: options.resolve(
             name,

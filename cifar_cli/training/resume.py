@@ -27,8 +27,8 @@ MOVES_THE_STEPS = (
     "data.val_fraction",
     "seed",
 )
-# Under another one of these the same computation rounds otherwise.
-DECIDES_THE_ROUNDING = ("processor", "device", "device_name", "threads", "compiled_code")
+# Under another one of these the same steps come out otherwise, if only in the last digits.
+DECIDES_THE_DIGITS = ("cifar_resnet", "processor", "device", "device_name", "compiled_code")
 
 
 def resumed_settings(
@@ -97,18 +97,17 @@ def moves_the_steps(changed: list[str]) -> bool:
 
 
 def changed_environment(run: RunDir, now: dict[str, Any]) -> list[str]:
-    """What differs, of that which decides how sums are rounded, from when the run went on last."""
+    """What differs, of that which decides the last digits, from when the run went on last."""
     try:
         before = run.read_json("env.json")
     except CheckpointError:  # which says nothing of the run itself
         return []
-    old, new = _rounding(before), _rounding(now)
-    return [f"{key} {old[key]!r} → {new[key]!r}" for key in old if old[key] != new.get(key)]
+    old, new = _deciding(before), _deciding(now)
+    return [f"{key} {old[key]} → {new[key]}" for key in old if key in new and old[key] != new[key]]
 
 
-def _rounding(environment: dict[str, Any]) -> dict[str, Any]:
-    found = {key: environment[key] for key in DECIDES_THE_ROUNDING if key in environment}
+def _deciding(environment: dict[str, Any]) -> dict[str, Any]:
+    keys = [*DECIDES_THE_DIGITS, *(["threads"] if environment.get("device") == "cpu" else [])]
     packages = environment.get("packages")
-    if isinstance(packages, dict) and "torch" in packages:
-        found["torch"] = packages["torch"]
-    return found
+    found = packages if isinstance(packages, dict) else {}
+    return {key: environment[key] for key in keys if key in environment} | found

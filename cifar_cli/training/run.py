@@ -162,14 +162,17 @@ def _train_in(
     run.clear_away()
     write_text(run.config, config_yaml(config))
     environment = describe_environment(loader.device, state.model)
-    if changed := changed_environment(run, environment):
+    goes_on = bool(state.history or state.step)
+    changed = changed_environment(run, environment) if goes_on else []
+    if changed:
         observer.message(
-            f"Not quite as if it had never stopped, as this rounds otherwise: {'; '.join(changed)}."
+            f"Not to the bit as if it had never stopped, as these differ: {'; '.join(changed)}."
         )
     run.write_env(environment)
     run.write_metrics(state.history)
     run.write_status("running", epochs_completed=len(state.history), epochs=config.train.epochs)
-    run.log("resumed" if state.history or state.step else "started", epoch=state.epoch)
+    told = {"changed": changed} if changed else {}
+    run.log("resumed" if goes_on else "started", epoch=state.epoch, **told)
     observer.started(run, config, len(splits.train), loader.steps, state.epoch)
     if splits.val_is_test:
         observer.message("The test split is used for validation; the last epoch is the headline.")

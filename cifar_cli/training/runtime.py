@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -121,12 +122,21 @@ def describe_environment(device: torch.device, model: nn.Module) -> dict[str, An
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in packages},
         "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "threads": torch.get_num_threads(),
         "compiled_code": any(m.compiled for m in model.modules() if isinstance(m, Conv2d)),
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
     }
+
+
+def _processor() -> str:
+    """The processor's model where the system tells (Linux), else as Python knows it."""
+    with suppress(OSError):
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        if model := re.search(r"^model name\s*:\s*(.+)$", told, re.MULTILINE):
+            return model[1]
+    return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:
