@@ -84,7 +84,10 @@ def test_a_run_that_was_interrupted_is_begun_anew(cli: Cli, in_tmp: Path) -> Non
     (in_tmp / "bench/demo-1/result.json").unlink()
     answer = cli("bench", "demo", *FLAGS, "--set", "train.epochs=1", "--runs", 1, "--json")
     assert answer.code == 0, answer.err
-    assert sorted(p.name for p in (in_tmp / "bench").iterdir() if p.is_dir()) == ["demo-1"]
+    ours, aside = sorted(p for p in (in_tmp / "bench").iterdir() if p.is_dir())
+    assert ours.name == "demo-1"
+    assert aside.name.startswith("demo-1-unfinished-")
+    assert (aside / "checkpoints/last.pt").is_file()  # it may be somebody's own
     assert len(answer.json["runs"][0]["curve"]) == 1
 
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from typing import Any
 import torch
 import yaml
 
-from cifar_cli.analysis.bench import BenchRun, bench, plan, spread
+from cifar_cli.analysis.bench import BenchRun, bench, interleaved, plan, spread
 from cifar_cli.config import load_config
 from cifar_cli.data import Dataset, Splits, load_dataset
 from cifar_cli.storage import write_json
@@ -104,15 +104,6 @@ def check_kept(record: Path, made_of: dict[str, Any]) -> None:
         raise SystemExit(f"{record} is of another {', '.join(differ)}; give another --out")
 
 
-def interleaved(runs: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Who runs when, A B B A, until all have had their runs: (name, number from 0)."""
-    order = []
-    for number in range(max(runs.values())):
-        turn = [(name, number) for name, wanted in runs.items() if number < wanted]
-        order += turn if number % 2 == 0 else turn[::-1]
-    return order
-
-
 def summary(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Spread of each figure over the runs of one side."""
     figures = ("accuracy", "accuracy_six_views", "train_seconds", "process_seconds")
@@ -157,6 +148,7 @@ def main() -> None:
         stem = f"{peer['name']}-{theirs[name]}-{arguments.threads}-{seed}"
         return Path(arguments.out) / f"{stem}.json"
 
+    arguments.out.mkdir(parents=True, exist_ok=True)
     # All before the first run: what is in the way must not come out after hours.
     plan(ours, arguments.runs, arguments.out)
     for name, number in interleaved(runs):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -119,18 +118,25 @@ def plan(
             lies where a run is to go, or a seed is out of range.
     """
     planned = []
-    for number in range(runs):
-        order = list(recipes) if number % 2 == 0 else list(recipes)[::-1]
-        for recipe in order:
-            seed = first_seed + number
-            config = build_config(recipes[recipe].model_dump() | {"seed": seed})
-            run = PlannedRun(recipe, config, folder / f"{Path(recipe).stem}-{seed}")
-            if run.record.is_file():
-                _check_settings(run)
-            elif run.path.exists() and not RunDir(run.path).begun and any(run.path.iterdir()):
-                raise ConfigError(f"{run.path} is in the way, and no run. Give another --out.")
-            planned.append(run)
+    for recipe, number in interleaved(dict.fromkeys(recipes, runs)):
+        seed = first_seed + number
+        config = build_config(recipes[recipe].model_dump() | {"seed": seed})
+        run = PlannedRun(recipe, config, folder / f"{Path(recipe).stem}-{seed}")
+        if run.record.is_file():
+            _check_settings(run)
+        elif run.path.exists() and not RunDir(run.path).begun and any(run.path.iterdir()):
+            raise ConfigError(f"{run.path} is in the way, and no run. Give another --out.")
+        planned.append(run)
     return planned
+
+
+def interleaved(runs: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Who runs when, A B B A, until all have had their runs: (name, number from 0)."""
+    order = []
+    for number in range(max(runs.values())):
+        turn = [(name, number) for name, wanted in runs.items() if number < wanted]
+        order += turn if number % 2 == 0 else turn[::-1]
+    return order
 
 
 def _check_settings(run: PlannedRun) -> None:
@@ -155,7 +161,7 @@ def bench(
     """Run each recipe `runs` times with seeds of its own, A B B A, under `folder`.
 
     Before that, each recipe takes two steps, which fills caches and is thrown away. Runs that are
-    complete in `folder` already are not run again; those that are not are deleted, and begun anew.
+    complete in `folder` already are not run again; those that are not are put aside and begun anew.
 
     Args:
         recipes: Names or files, and the settings that they come to here, seeds aside.
@@ -200,9 +206,10 @@ def _train(run: PlannedRun, path: Path, flags: Sequence[str] = ()) -> dict[str, 
 
 
 def _run(run: PlannedRun) -> None:
-    if run.path.exists():
+    if RunDir(run.path).begun:  # a bench's, or somebody's own of that name: nothing is deleted
         with RunDir(run.path).locked():
-            shutil.rmtree(run.path)
+            aside = tempfile.mkdtemp(prefix=f"{run.path.name}-unfinished-", dir=run.path.parent)
+            run.path.replace(aside)
     usage = _train(run, run.path)
     evaluate = ["evaluate", str(run.path), "--device", run.config.device, "--tta"]
     single, _ = _call(run.title, [*evaluate, "none"])
