@@ -9,7 +9,7 @@ from cifar_cli.config.loading import flat_settings
 from cifar_cli.data import Splits
 from cifar_cli.errors import CheckpointError, ConfigError
 from cifar_cli.rundir import RunDir
-from cifar_cli.training.checkpoint import Checkpoint
+from cifar_cli.training.checkpoint import Checkpoint, load_newest
 
 # How a run is carried on may change at a resume; what it computes may not.
 FREE_TO_CHANGE = (
@@ -29,6 +29,21 @@ MOVES_THE_STEPS = (
 )
 # Under another one of these the same steps come out otherwise, if only in the last digits.
 DECIDES_THE_DIGITS = ("cifar_resnet", "processor", "device", "device_name", "compiled_code")
+
+
+def checkpoint_of(run: RunDir) -> Checkpoint | None:
+    """The newest checkpoint of a run that has begun; None before its first one.
+
+    Raises:
+        CheckpointError: All are damaged or lost.
+    """
+    checkpoint = load_newest(run.last)
+    if checkpoint is None and (run.best.exists() or run.result.exists() or run.read_metrics()):
+        raise CheckpointError(
+            f"{run.path} has results, but its checkpoints last.pt and previous.pt are lost: it "
+            "cannot go on. Start a new run."
+        )
+    return checkpoint
 
 
 def resumed_settings(

@@ -23,7 +23,6 @@ from cifar_cli.storage import check_place, write_csv, write_text
 from cifar_cli.training.checkpoint import (
     Checkpoint,
     history_of,
-    load_newest,
     restore,
     save_checkpoint,
     set_aside,
@@ -34,6 +33,7 @@ from cifar_cli.training.optim import build_optimizer
 from cifar_cli.training.resume import (
     changed_environment,
     changed_images,
+    checkpoint_of,
     moves_the_steps,
     resumed_settings,
 )
@@ -96,7 +96,7 @@ def train(
         goes_on = resume and run.begun
         if goes_on:
             stack.enter_context(run.locked())
-            checkpoint = _checkpoint_of(run)
+            checkpoint = checkpoint_of(run)
         if checkpoint:
             config, changed = resumed_settings(config, checkpoint, allow_changes)
             if checkpoint.path != run.last:
@@ -134,21 +134,6 @@ def train(
             skipped = [image._asdict() for image in dataset.skipped]
             write_csv(run.path / "skipped_images.csv", list(BadImage._fields), skipped)
         return _train_in(run, state, loader, splits, config, observer)
-
-
-def _checkpoint_of(run: RunDir) -> Checkpoint | None:
-    """The newest checkpoint of a run that has begun; None before its first one.
-
-    Raises:
-        CheckpointError: All are damaged or lost.
-    """
-    checkpoint = load_newest(run.last)
-    if checkpoint is None and (run.best.exists() or run.result.exists() or run.read_metrics()):
-        raise CheckpointError(
-            f"{run.path} has results, but its checkpoints last.pt and previous.pt are lost: it "
-            "cannot go on. Start a new run."
-        )
-    return checkpoint
 
 
 def _train_in(
