@@ -167,6 +167,20 @@ def test_a_strided_convolution_is_every_other_pixel_of_a_whole_one() -> None:
         torch.testing.assert_close(b[0][0](x), whole[..., ::2, ::2] if n < 2 else whole)
 
 
+@pytest.mark.parametrize("convolutions", [1, 2, 3])
+def test_a_residual_group_adds_what_its_first_convolution_hands_on(convolutions: int) -> None:
+    settings = SMALL.model_copy(update={"convolutions": convolutions, "residual": True})
+    group = build_model(settings, 10, 32).eval().groups[0]
+    x = torch.randn(2, 24, 9, 8)
+    started = expected = group[0](x)
+    for n, block in enumerate(list(group)[1:], start=1):
+        torch.nn.init.normal_(block[0].weight)
+        is_last = n == convolutions - 1
+        normed = block[1](F.conv2d(expected, block[0].weight, padding=1))
+        expected = F.silu(normed + started if is_last else normed)
+    torch.testing.assert_close(group(x), expected)
+
+
 def test_an_alternating_flip_shows_each_image_either_way_every_other_epoch() -> None:
     settings = AugmentConfig(form="tensor", crop_p=0.0, cutout_p=0.0, flip="alternating")
     augment, images = TensorAugment(settings, MEAN, seed=3), random_images(200).images

@@ -123,9 +123,9 @@ class ModelConfig(Section):
     width: int = Field(64, ge=1, le=1024)
     """custom_resnet: channels of the prep layer; the other layers have 2, 4 and 8 times as many."""
     dropout: float = Field(0.02, ge=0, lt=1)
-    """custom_resnet: dropout in the prep layer and the pooled layers."""
+    """custom_resnet: dropout in the prep layer and in layer 2."""
     residual_dropout: float = Field(0.05, ge=0, lt=1)
-    """custom_resnet: dropout inside the residual pairs."""
+    """custom_resnet: dropout in layers 1 and 3, which have residual pairs."""
     widths: tuple[Channels, Channels, Channels] = (32, 96, 192)
     """speed_resnet: channels of its three groups."""
     convolutions: int = Field(2, ge=1, le=4)
@@ -133,6 +133,9 @@ class ModelConfig(Section):
     strided: int = Field(0, ge=0, le=3)
     """speed_resnet: in so many groups, from the first on, the first convolution takes steps of two
     in place of a max-pooling after it, for a quarter of its operations."""
+    residual: bool = False
+    """speed_resnet: in each group, what its first convolution hands on is added to what the others
+    make of it."""
     eval_size: int | None = Field(None, ge=SMALLEST, le=512)
     """speed_resnet: side in pixels to which images are resized where they are only classified, for
     trainings that end on smaller images than there are; None: as they are."""
@@ -222,9 +225,9 @@ class RuntimeConfig(Section):
     """On a CPU (with glibc), give large freed blocks back to the system at once: a quarter less
     memory for `baseline`; False: a tenth more speed for small networks."""
     winograd: bool = True
-    """On a CPU in fp32, take convolutions 3x3 with a fraction of the multiplications (Winograd's
-    minimal filtering) where that is quicker, and pool them piece by piece; the same results up to
-    rounding."""
+    """On a CPU in fp32, with channels_last, take convolutions 3x3 with a fraction of the
+    multiplications (Winograd's minimal filtering) where that is quicker, and pool them piece by
+    piece; the same results up to rounding."""
     native: bool = True
     """With winograd, use code that is compiled on this machine where it has gcc (on Linux): half
     the time for a step of a small network; compiling takes seconds, once."""

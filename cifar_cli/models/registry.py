@@ -32,7 +32,12 @@ def build_model(
     """
     if config.name == "speed_resnet":
         network = SpeedResnet(
-            num_classes, config.widths, config.convolutions, config.strided, config.eval_size
+            num_classes,
+            config.widths,
+            config.convolutions,
+            config.strided,
+            config.residual,
+            config.eval_size,
         )
         if images is not None:
             network.whiten(images())

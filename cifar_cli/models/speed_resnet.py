@@ -27,7 +27,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution 3x3 without bias, [max-pool 2], batch norm, SiLU.
+    """Convolution 3x3 without bias, [max-pool 2], batch norm, [what a shortcut adds], SiLU.
 
     (B, in_channels, H, W) to (B, out_channels, H, W); pooled, to half of H and W rounded down; in
     steps of two (stride 2), to half of H and W rounded up.
@@ -46,28 +46,48 @@ class ConvBlock(nn.Sequential):
             nn.SiLU(inplace=True),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, H, W), or to half of H and W."""
-        x, layers = start_of_block(list(self), x)
+        x, (*layers, activation) = start_of_block(list(self), x)
         for layer in layers:
             x = layer(x)
-        return x
+        if shortcut is not None:
+            x = x + shortcut
+        out: Tensor = activation(x)
+        return out
 
 
 class Group(nn.Sequential):
     """Convolution blocks, of which the first one changes the channels and halves the sides.
 
     (B, in_channels, H, W) to (B, out_channels, H / 2, W / 2): by pooling, rounded down; `strided`,
-    rounded up, for a quarter of that convolution's operations.
+    rounded up, for a quarter of that convolution's operations. `residual`: what the first block
+    hands on is added to what the others make of it, before the last activation.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, convolutions: int, *, strided: bool
+        self,
+        in_channels: int,
+        out_channels: int,
+        convolutions: int,
+        *,
+        strided: bool,
+        residual: bool,
     ) -> None:
         super().__init__(
             ConvBlock(in_channels, out_channels, pool=not strided, stride=1 + strided),
             *(ConvBlock(out_channels, out_channels) for _ in range(convolutions - 1)),
         )
+        self.residual = residual and convolutions > 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to (B, out_channels, H / 2, W / 2)."""
+        first, *others = self
+        x = shortcut = first(x)
+        for block in others:
+            is_end = self.residual and block is others[-1]
+            x = block(x, shortcut) if is_end else block(x)
+        return x
 
 
 class SpeedResnet(nn.Module):
@@ -79,6 +99,8 @@ class SpeedResnet(nn.Module):
         convolutions: Convolutions in each group.
         strided: In so many groups, from the first on, the first convolution takes steps of two;
             in the others it is pooled.
+        residual: Whether each group of two convolutions or more has a shortcut around all but its
+            first one.
         eval_size: Side to which images are resized in evaluation mode, for a network whose
             training ends on smaller images than it is given; None: as they are.
     """
@@ -89,6 +111,7 @@ class SpeedResnet(nn.Module):
         widths: tuple[int, int, int] = (32, 96, 192),
         convolutions: int = 2,
         strided: int = 0,
+        residual: bool = False,
         eval_size: int | None = None,
     ) -> None:
         super().__init__()
@@ -98,7 +121,7 @@ class SpeedResnet(nn.Module):
         self.stem.weight.requires_grad_(False)
         self.groups = nn.Sequential(
             *(
-                Group(a, b, convolutions, strided=n < strided)
+                Group(a, b, convolutions, strided=n < strided, residual=residual)
                 for n, (a, b) in enumerate(pairwise([24, *widths]))
             )
         )
