@@ -33,6 +33,8 @@ def preview_augs(
 ) -> None:
     """Draw sample images, and what each augmentation makes of one, exactly as training sees it.
 
+    Before train.resolutions makes it smaller, where a recipe does so.
+
     Leaves samples.png, samples_labelled.png, augmentations.png, and the augmented image itself
     in its own few pixels. Default folder: preview/.
     """

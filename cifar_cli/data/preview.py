@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cifar_cli.config import Config
+from cifar_cli.config import AugmentConfig, Config
 from cifar_cli.data.loader import make_augment
 from cifar_cli.data.sources import balanced_draw
 from cifar_cli.data.types import Dataset
 from cifar_cli.errors import ConfigError
 
-ALONE = {
-    "random resized crop": {"crop_p": 1.0, "flip_p": 0.0, "cutout_p": 0.0},
-    "horizontal flip": {"crop_p": 0.0, "flip_p": 1.0, "cutout_p": 0.0},
-    "cutout": {"crop_p": 0.0, "flip_p": 0.0, "cutout_p": 1.0},
-}
+NOTHING = {"crop_p": 0.0, "translate": 0, "flip": "random", "flip_p": 0.0, "cutout_p": 0.0}
 
 
 @dataclass(frozen=True)
@@ -30,9 +27,11 @@ class Preview:
     """The chosen image, N = 1."""
     label: str
     alone: dict[str, Tensor]
-    """By augmentation: what it alone, always applied, makes of the image in successive epochs."""
+    """By augmentation that is in use: what it alone, applied each time, makes of the image in
+    successive epochs."""
     trained_on: Tensor
-    """What training sees of the image in successive epochs, from the chosen one on."""
+    """What training sees of the image in successive epochs, from the chosen one on; before
+    `train.resolutions` makes it smaller."""
 
 
 def preview(dataset: Dataset, config: Config, n: int, epoch: int, index: int) -> Preview:
@@ -50,7 +49,7 @@ def preview(dataset: Dataset, config: Config, n: int, epoch: int, index: int) ->
     chosen, number = images.images[index : index + 1], torch.tensor([index])
     epochs = range(epoch, epoch + 8)
 
-    def augmented(changes: dict[str, float]) -> Tensor:
+    def augmented(changes: dict[str, Any]) -> Tensor:
         changed = config.model_copy(update={"augment": config.augment.model_copy(update=changes)})
         augment = make_augment(changed)
         return torch.cat([augment(chosen.clone(), number, e) for e in epochs])
@@ -60,6 +59,20 @@ def preview(dataset: Dataset, config: Config, n: int, epoch: int, index: int) ->
         sample_labels=tuple(dataset.class_names[i] for i in images.labels[rows].tolist()),
         original=chosen,
         label=dataset.class_names[int(images.labels[index])],
-        alone={name: augmented(changes) for name, changes in ALONE.items()},
+        alone={name: augmented(changes) for name, changes in _each_alone(config.augment).items()},
         trained_on=augmented({}),
     )
+
+
+def _each_alone(augment: AugmentConfig) -> dict[str, dict[str, Any]]:
+    """Settings under which one augmentation is always applied, by its name, of those in use."""
+    alternates = augment.flip == "alternating"
+    flip_name = "alternating flip" if alternates else "horizontal flip"
+    flip = {"flip": "alternating"} if alternates else {"flip_p": 1.0}
+    known: list[tuple[str, float, dict[str, Any]]] = [
+        ("random resized crop", augment.crop_p, {"crop_p": 1.0}),
+        ("shift", augment.translate, {"translate": augment.translate}),
+        (flip_name, alternates or augment.flip_p, flip),
+        ("cutout", augment.cutout_p, {"cutout_p": 1.0}),
+    ]
+    return {name: NOTHING | settings for name, in_use, settings in known if in_use}
