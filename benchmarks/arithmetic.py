@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
@@ -29,7 +30,7 @@ from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.types import ImageSet
 from cifar_cli.models import build_model
 from cifar_cli.training.optim import build_optimizer
-from cifar_cli.training.runtime import place_model, prepare_runtime
+from cifar_cli.training.runtime import autocast, place_model, prepare_runtime
 from cifar_cli.training.trainer import at_resolution
 
 MATRIX = 2048
@@ -38,7 +39,7 @@ KINDS = {
     "batch norm": ("batch_norm",),
     "max-pooling apart": ("max_pool", "aten::fill_"),
     "SiLU": ("silu",),
-    "matrix products of Muon": ("aten::mm",),
+    "matrix products of Muon": ("aten::mm", "aten::addmm"),
 }
 
 
@@ -59,7 +60,7 @@ class Steps:
         generator = torch.Generator().manual_seed(1)
         pixels = torch.randint(256, (count, 32, 32, 3), generator=generator, dtype=torch.uint8)
         labels = torch.randint(10, (count,), generator=generator)
-        device = torch.device("cpu")
+        self.config, device = config, torch.device("cpu")
         self.loader = TrainLoader(ImageSet(pixels, labels, torch.arange(count)), config, device)
         model = build_model(config.model, 10, 32, self.loader.sample)
         self.model = place_model(model, config, device).train()
@@ -73,10 +74,13 @@ class Steps:
         ((images, labels),) = self.loader.epoch(epoch)
         images = at_resolution(images, 0.0, self.stages)
         marks.append(time.perf_counter())
-        loss = F.cross_entropy(self.model(images), labels, label_smoothing=self.smoothing)
+        with autocast(self.config, images.device):
+            logits = self.model(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
         marks.append(time.perf_counter())
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
         marks.append(time.perf_counter())
         self.optimizer.step()
         marks.append(time.perf_counter())

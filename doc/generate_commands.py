@@ -21,9 +21,9 @@ HEADER = """\
 Results go to stdout, progress and remarks to stderr. `RUN` is a run directory or the name of one
 under `runs/`; left out, it is the newest. Settings are taken from the defaults, then the recipe,
 then `--config`, then the environment (`CIFAR_RESNET_MODEL__WIDTH=32` sets `model.width`), then
-flags and `--set`; what comes later wins. With `--resume`, the run's own settings stand in the place
-of recipe and environment. `cifar-resnet --debug COMMAND` adds the traceback to an
-error.
+`--set`, then the other options; what comes later wins. With `--resume`, the run's own settings
+stand in the place of recipe and environment. `cifar-resnet --debug COMMAND` adds the traceback to
+an error.
 """
 
 
@@ -93,7 +93,10 @@ def _exit_codes() -> str:
         if "exit_code" in vars(error):
             meaning = _cell(str(error.__doc__)).removesuffix(".")
             lines.append(f"| {error.exit_code} | {meaning[0].lower()}{meaning[1:]} |")
-    lines.append("| 130, 143 | interrupted by SIGINT or SIGTERM; training was saved first |")
+    meaning = (
+        "interrupted by SIGINT or SIGTERM; training was saved first, unless a second SIGINT came"
+    )
+    lines.append(f"| 130, 143 | {meaning} |")
     return "\n".join([*lines, ""])
 
 

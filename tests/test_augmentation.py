@@ -229,12 +229,13 @@ def test_boxes_and_holes_always_lie_within_the_image(
     assert (draws.hole + settings.cutout_size <= size).all()
 
 
-def test_working_on_all_images_gives_what_working_on_the_chosen_ones_gives() -> None:
+@pytest.mark.parametrize(("crop_p", "cutout_p"), [(0.4, 0.5), (0.0, 0.5), (0.4, 0.0), (0.0, 0.0)])
+def test_working_on_all_images_gives_what_working_on_the_chosen_ones_gives(
+    crop_p: float, cutout_p: float
+) -> None:
     images = random_images(200).images
-    augment, indices = (
-        TensorAugment(AugmentConfig(crop_p=0.4, flip_p=0.4), MEAN, 1),
-        torch.arange(200),
-    )
+    settings = AugmentConfig(crop_p=crop_p, flip_p=0.4, cutout_p=cutout_p)
+    augment, indices = TensorAugment(settings, MEAN, 1), torch.arange(200)
     draws = draw(augment.config, 1, 2, indices, 32)
     chosen = augment.change_chosen(images.clone(), draws, indices, 2)
     assert torch.equal(chosen, augment.change_all(images, draws, indices, 2))

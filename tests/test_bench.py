@@ -13,7 +13,7 @@ from stopped import FLAGS
 
 from cifar_cli.analysis.bench import spread
 from cifar_cli.analysis.flops import training_flops
-from cifar_cli.config.loading import read_config
+from cifar_cli.config.loading import load_config, read_config
 from cifar_cli.output.figures.speed import accuracy_against_seconds
 
 Cli = Callable[..., Answer]
@@ -48,6 +48,14 @@ def test_operations_of_a_small_network_by_hand() -> None:
     images = 100
     expected = images * (forward_and_backward(17) + forward_and_backward(32))
     assert training_flops(config, 10, images) == pytest.approx(expected)
+
+
+def test_resnet94_is_baselines_network_for_at_most_half_of_its_operations() -> None:
+    baseline, resnet94 = (load_config(name, env={}) for name in ("baseline", "resnet94"))
+    still = {"dropout": 0.0, "residual_dropout": 0.0}
+    assert baseline.model.model_copy(update=still) == resnet94.model
+    spent, allowed = (training_flops(c, 10, 50_000) for c in (resnet94, baseline))
+    assert spent <= allowed / 2
 
 
 def test_bench_runs_recipes_and_keeps_what_is_complete(cli: Cli, in_tmp: Path) -> None:

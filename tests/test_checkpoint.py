@@ -84,6 +84,20 @@ def test_everything_comes_back_equal(trained: TrainState, saved: Path) -> None:
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(new["state"][key][name]))
 
 
+def test_adams_averages_take_on_the_memory_layout_of_the_weights(
+    trained: TrainState, saved: Path
+) -> None:
+    other = fresh()
+    other.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    restore(other, load_checkpoint(saved))
+    for state in (trained, other):
+        for p in state.model.parameters():
+            p.grad = torch.full_like(p, 0.5)
+        state.optimizer.step()
+    for one, two in zip(trained.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(one, two.contiguous())
+
+
 def test_only_tensors_and_plain_values_are_inside(saved: Path) -> None:
     torch.load(saved, weights_only=True)  # refuses every other class
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+from typing import ClassVar
 
 import pytest
 import torch
 from conftest import random_images, tiny_config
+from torch import Tensor, nn
 
 from cifar_cli.data import Splits
 from cifar_cli.errors import ConfigError, DivergedError
 from cifar_cli.models import build_model
 from cifar_cli.training.lr_search import LrCurve, lr_range_test, suggest
+from cifar_cli.training.optim import build_optimizer
 
 CPU = torch.device("cpu")
 IMAGES = random_images(100, classes=4)
@@ -73,6 +76,56 @@ def test_it_repeats_itself_and_prints_nothing(capfd: pytest.CaptureFixture[str])
     out, err = capfd.readouterr()
     assert out == ""
     assert err == ""
+
+
+class Watched(nn.Module):
+    """Notes whether each product is of the weights as they are, in bf16."""
+
+    fresh: ClassVar[list[bool]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * 32 * 32, 4, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.flatten(1).bfloat16()
+        out: Tensor = self.linear(x)
+        expected = nn.functional.linear(x, self.linear.weight.detach().bfloat16())
+        self.fresh.append(torch.equal(out, expected))
+        return out
+
+
+def test_in_bf16_each_step_takes_the_weights_of_the_step_before() -> None:
+    config = tiny_config(runtime__precision="bf16")
+    lr_range_test(config, SPLITS, CPU, num_iter=20, start_lr=1e-3, end_lr=1.0, model=Watched())
+    assert len(Watched.fresh) == 20
+    assert all(Watched.fresh)
+
+
+def test_muons_rates_rise_in_their_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[float]] = []
+
+    def note(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        seen.append([group["lr"] for group in optimizer.param_groups])
+
+    def watched(*arguments: object) -> torch.optim.Optimizer:
+        optimizer = build_optimizer(*arguments)  # type: ignore[arg-type]
+        optimizer.register_step_post_hook(note)
+        return optimizer
+
+    monkeypatch.setattr("cifar_cli.training.lr_search.build_optimizer", watched)
+    config = tiny_config(optim__name="muon", optim__max_lr=0.1, optim__head_lr=20, optim__bias_lr=3)
+    found = lr_range_test(config, SPLITS, CPU, num_iter=20, start_lr=1e-4, end_lr=1e-2)
+    assert len(seen) == 20
+    for filters, head, biases in seen:
+        assert head == pytest.approx(200 * filters)
+        assert biases == pytest.approx(30 * filters)
+    assert [filters for filters, _, _ in seen[1:]] == pytest.approx(list(found.lrs[:-1]), rel=1e-6)
+
+
+def test_muon_with_no_rate_to_be_in_proportion_to_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"optim\.max_lr auto: Muon"):
+        lr_range_test(tiny_config(optim__name="muon", optim__max_lr="auto"), SPLITS, CPU)
 
 
 def test_progress_counts_the_steps() -> None:

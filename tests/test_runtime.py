@@ -44,6 +44,15 @@ def test_threads_are_set_where_asked_for() -> None:
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.parametrize(("precision", "tf32"), [("auto", True), ("fp32", False)])
+def test_fp32_on_a_gpu_is_fp32(precision: str, tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("benchmark", "allow_tf32"):
+        monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+    prepare_runtime(tiny_config(device="cuda", runtime__precision=precision))
+    assert torch.backends.cudnn.allow_tf32 is tf32
+
+
 @pytest.mark.parametrize(("precision", "bf16"), [("auto", False), ("fp32", False), ("bf16", True)])
 def test_cpu_computes_in_fp32_unless_asked_otherwise(precision: str, bf16: bool) -> None:
     with autocast(tiny_config(runtime__precision=precision), CPU):

@@ -17,6 +17,7 @@ from cifar_cli.models import build_model
 from cifar_cli.rundir import EpochRecord, StepRecord
 from cifar_cli.training.evaluation import predict_logits, score
 from cifar_cli.training.optim import build_optimizer
+from cifar_cli.training.runtime import EVAL_BATCH, eval_batch
 from cifar_cli.training.trainer import TrainState, train_epochs
 
 CPU = torch.device("cpu")
@@ -170,12 +171,17 @@ def test_prediction_keeps_the_mode_and_does_not_depend_on_the_batch_size(
     model = build_model(config.model, 10, 32).train()
     images = random_images(23)
     whole = predict_logits(model, images, config, CPU)
-    monkeypatch.setitem(
-        __import__("cifar_cli.training.runtime", fromlist=["x"]).EVAL_BATCH, "cpu", 5
-    )
+    monkeypatch.setitem(EVAL_BATCH, "cpu", 5)
     parts = predict_logits(model, images, config, CPU)
     assert model.training
     torch.testing.assert_close(whole, parts)
+
+
+def test_larger_images_are_looked_at_in_smaller_batches() -> None:
+    assert [eval_batch(CPU, side) for side in (16, 32, 64, 512)] == [500, 500, 125, 1]
+    cuda = torch.device("cuda")
+    for side in (32, 120, 512):  # baseline's prep layer with its border
+        assert eval_batch(cuda, side) * 64 * (side + 2) ** 2 < 2**31
 
 
 def test_scores_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -94,5 +95,10 @@ def find_lr(
     for name, lr in curve.suggestions.items():
         chosen = "  ← the suggestion" if lr == curve.suggestion and name == "steepest" else ""
         console.print(f"  {name:<11} {lr:.3e}{chosen}")
-    console.print(f"Train with it: cifar-resnet train --max-lr {curve.suggestion:.3g}")
+    told = ["--recipe", recipe] if recipe != "baseline" else []
+    told += ["--config", str(config)] if config else []
+    told += [part for setting in set_ or [] for part in ("--set", setting)]
+    told += ["--data", data] if data else []
+    command = shlex.join(["cifar-resnet", "train", *told, "--max-lr", f"{curve.suggestion:.3g}"])
+    console.print(f"Train with it: {command}", soft_wrap=True, markup=False)
     print_files(files)

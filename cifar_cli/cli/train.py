@@ -32,30 +32,40 @@ def train(
     ] = None,
     div_factor: Annotated[
         float | None,
-        typer.Option(metavar="X", help="First rate = max-lr / X.", rich_help_panel=TRAINING),
+        typer.Option(
+            metavar="X",
+            help="First rate = max-lr / X, with schedule.name one_cycle.",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     final_div_factor: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Last rate = first rate / X.", rich_help_panel=TRAINING),
+        typer.Option(
+            metavar="X", help="Last rate = first rate / X, likewise.", rich_help_panel=TRAINING
+        ),
     ] = None,
     pct_start: Annotated[
         float | None,
         typer.Option(
             metavar="X",
-            help="Share of the steps in which the rate rises.",
+            help="Share of the steps in which the rate rises, likewise.",
             rich_help_panel=TRAINING,
         ),
     ] = None,
     weight_decay: Annotated[
         float | None,
-        typer.Option(metavar="X", help="L2 penalty inside Adam.", rich_help_panel=TRAINING),
+        typer.Option(
+            metavar="X",
+            help="L2 penalty inside Adam; with Muon, of biases and last layer.",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     dropout: Annotated[
         float | None,
         typer.Option(
             metavar="X",
-            help="Dropout everywhere; the recipe has one for the residual layers and one for "
-            "the others.",
+            help="Dropout everywhere in custom_resnet; the recipe has one for the residual layers "
+            "and one for the others.",
             rich_help_panel=TRAINING,
         ),
     ] = None,

@@ -71,9 +71,12 @@ class TensorAugment:
     def change_all(self, images: Tensor, draws: Draws, indices: Tensor, epoch: int) -> Tensor:
         """Work on all images and take the chosen: a GPU need not be waited for to count them."""
         size = images.shape[1]
-        cropped = resized_crop(images, crop_boxes(self.config, self.seed, epoch, indices, size))
-        images = torch.where(draws.cropped[:, None, None, None], cropped, images)
+        if self.config.crop_p:
+            cropped = resized_crop(images, crop_boxes(self.config, self.seed, epoch, indices, size))
+            images = torch.where(draws.cropped[:, None, None, None], cropped, images)
         images = torch.where(draws.flipped[:, None, None, None], images.flip(2), images)
+        if not self.config.cutout_p:
+            return images
         pixel = torch.arange(size, device=images.device)
         end = draws.hole + self.config.cutout_size
         inside = (pixel >= draws.hole[..., None]) & (pixel < end[..., None])

@@ -26,7 +26,7 @@ from cifar_cli.rundir import SCHEMA_VERSION, EpochRecord, RunDir
 from cifar_cli.training.observer import Observer
 
 LONG_SECONDS = 3600
-QUICKER = "--recipe demo --data shapes (two minutes), --epochs, --limit-train, or a GPU"
+QUICKER = "--recipe fast90 (minutes on a CPU), --epochs, --limit-train, or a GPU"
 
 
 def results() -> Console:

@@ -187,6 +187,11 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
     # Averages come from the file, settings from the configuration, which may have been changed.
     for group, own in zip(state.optimizer.param_groups, settings, strict=True):
         group.update(own)
+    for parameter, averages in state.optimizer.state.items():
+        for name, value in averages.items():
+            if value.shape == parameter.shape:
+                # The memory layout may have been changed, and fused steps take both as one.
+                averages[name] = torch.empty_like(parameter).copy_(value)
     state.epoch, state.step = training["epoch"], training["step"]
     state.seconds = training["seconds"]
     state.losses = list(training["losses"].to(device))

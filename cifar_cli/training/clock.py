@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 
+import torch
+
 from cifar_cli.training.observer import Observer
+from cifar_cli.training.runtime import wait_for
 from cifar_cli.training.trainer import TrainState
 
 # The estimate leaves out the first step, in which memory is set up and kernels are chosen.
@@ -14,13 +17,22 @@ ESTIMATE_STEPS = 3
 class Clock:
     """Passes steps on, and once tells how long training will take."""
 
-    def __init__(self, state: TrainState, steps: int, epochs: int, observer: Observer) -> None:
-        self.observer, self.steps = observer, steps
+    def __init__(
+        self,
+        state: TrainState,
+        steps: int,
+        epochs: int,
+        observer: Observer,
+        device: torch.device,
+    ) -> None:
+        self.observer, self.device = observer, device
         self.left = (epochs - state.epoch + 1) * steps - state.step
         self.seen, self.second_step_began = 0, 0.0
 
     def stepped(self, epoch: int, step: int) -> None:
         self.seen += 1
+        if self.seen in (1, ESTIMATE_STEPS):
+            wait_for(self.device)
         if self.seen == 1:
             self.second_step_began = time.perf_counter()
         if self.seen == ESTIMATE_STEPS:

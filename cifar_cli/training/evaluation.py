@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from cifar_cli.config import Config
 from cifar_cli.data import ImageSet
 from cifar_cli.data.loader import Normalise, plain_batches
-from cifar_cli.training.runtime import EVAL_BATCH, autocast
+from cifar_cli.training.runtime import autocast, eval_batch
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -48,8 +48,9 @@ def predict_logits(
     normalise = Normalise(config.data.mean, config.data.std, config.runtime.channels_last)
     logits = []
     done = 0
+    at_once = eval_batch(device, images.images.shape[1])
     with autocast(config, device):
-        for pixels, labels in plain_batches(images, normalise, EVAL_BATCH[device.type], device):
+        for pixels, labels in plain_batches(images, normalise, at_once, device):
             logits.append((forward or model)(pixels).float())
             done += len(labels)
             if on_batch:

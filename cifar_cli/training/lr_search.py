@@ -27,6 +27,7 @@ from cifar_cli.errors import ConfigError, DivergedError
 from cifar_cli.models import build_model
 from cifar_cli.training.optim import build_optimizer
 from cifar_cli.training.runtime import autocast, place_model, restore_rng, rng_state
+from cifar_cli.training.trainer import at_resolution
 
 # torch-lr-finder's own defaults for its suggestion and its early stop.
 SKIP_START, SKIP_END = 10, 5
@@ -70,7 +71,8 @@ def lr_range_test(
     """Raise the learning rate batch by batch and watch the loss.
 
     Args:
-        config: Model, data and optimiser, as for training.
+        config: Model, data, loss and optimiser, as for training's first epoch. With Muon, the rates
+            of biases and last layer rise in their proportion to `optim.max_lr`.
         splits: The images; only those to train on are used.
         device: Where to run.
         start_lr, end_lr: Ends of the range.
@@ -80,10 +82,15 @@ def lr_range_test(
         on_step: Called with what is being done, steps done, and steps in all.
 
     Raises:
-        ConfigError: The range is empty, or too few steps.
+        ConfigError: The range is empty, too few steps, or Muon with no rate to be in proportion to.
         DivergedError: The loss was not finite before a suggestion could be made.
     """
     check_range(start_lr, end_lr, num_iter)
+    if config.optim.name == "muon" and config.optim.max_lr == "auto":
+        raise ConfigError(
+            "optim.max_lr auto: Muon's other rates are in proportion to it, so that it has to be a "
+            "number. Try the recipe's own, or what cifar-resnet find-lr suggests."
+        )
     before = rng_state(device)
     loader = TrainLoader(splits.train, config, device)
     try:
@@ -156,6 +163,31 @@ def suggest(lrs: tuple[float, ...], losses: tuple[float, ...]) -> dict[str, floa
     }
 
 
+class _AsTrained(nn.Module):
+    """A network as the first steps of training call it, in the configured precision.
+
+    Forward passes alone, one by one: autocast keeps its copies of the weights until it ends, so
+    that around all steps they would be those of the first; and in training it is not around the
+    optimiser.
+    """
+
+    def __init__(self, model: nn.Module, config: Config, device: torch.device) -> None:
+        super().__init__()
+        self.model, self.config, self.device = model, config, device
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = at_resolution(images, 0.0, self.config.train.resolutions)
+        with autocast(self.config, self.device):
+            logits: Tensor = self.model(images)
+        return logits
+
+
+def _in_proportion(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Scale the rates, which torch-lr-finder sets all alike, as `apply_settings` does."""
+    for group in optimizer.param_groups:
+        group["lr"] *= group.get("lr_scale", 1.0)
+
+
 def _range_test(
     model: nn.Module,
     loader: TrainLoader,
@@ -180,13 +212,19 @@ def _range_test(
             return next(self.batches)
 
     def loss_function(logits: Tensor, labels: Tensor) -> Tensor:
-        loss = nn.functional.cross_entropy(logits.float(), labels)
+        smoothing = config.train.label_smoothing
+        loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
         if not math.isfinite(loss.item()):
             raise _NotFinite
         return loss
 
+    max_lr = config.optim.max_lr
+    optimizer = build_optimizer(
+        model, config.optim, start_lr if isinstance(max_lr, str) else max_lr
+    )
+    optimizer.register_step_pre_hook(_in_proportion)
     finder: Any = LRFinder(
-        model, build_optimizer(model, config.optim, start_lr), loss_function, loader.device
+        _AsTrained(model, config, loader.device), optimizer, loss_function, loader.device
     )
     with contextlib.ExitStack() as around:
         around.enter_context(warnings.catch_warnings())
@@ -194,7 +232,6 @@ def _range_test(
         around.enter_context(contextlib.redirect_stdout(io.StringIO()))
         around.enter_context(contextlib.redirect_stderr(io.StringIO()))
         around.enter_context(contextlib.suppress(_NotFinite))
-        around.enter_context(autocast(config, loader.device))
         finder.range_test(
             Batches(),
             start_lr=start_lr,

@@ -162,7 +162,7 @@ def _train_in(
     if splits.val_is_test:
         observer.message("The test split is used for validation; the last epoch is the headline.")
     stop = StopSignal(lambda: observer.message(STOPPING))
-    clock = Clock(state, loader.steps, config.train.epochs, observer)
+    clock = Clock(state, loader.steps, config.train.epochs, observer, loader.device)
     save = partial(
         save_checkpoint,
         state=state,

@@ -95,6 +95,7 @@ def train_epochs(
             on_step(state.epoch, state.step)
             if pause():
                 _step_records(state, loader, config, total)  # all finite, or nothing is saved
+                state.seconds = time.perf_counter() - started
                 yield None
         steps = _step_records(state, loader, config, total)
         state.seconds = time.perf_counter() - started  # a GPU has done its steps only now
