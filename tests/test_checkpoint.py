@@ -22,7 +22,8 @@ from cifar_cli.training.checkpoint import (
     save_checkpoint,
     seal,
 )
-from cifar_cli.training.optim import build_optimizer
+from cifar_cli.training.optim import apply_settings, build_optimizer
+from cifar_cli.training.schedule import StepSettings
 from cifar_cli.training.trainer import TrainState, train_epochs
 
 CONFIG = tiny_config()
@@ -91,6 +92,7 @@ def test_adams_averages_take_on_the_memory_layout_of_the_weights(
     other.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     restore(other, load_checkpoint(saved))
     for state in (trained, other):
+        apply_settings(state.optimizer, StepSettings(lr=0.01, beta1=0.9))
         for p in state.model.parameters():
             p.grad = torch.full_like(p, 0.5)
         state.optimizer.step()

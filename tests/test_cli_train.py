@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import TINY_FLAGS, Answer, rows, tree
+
+from cifar_cli.config.loading import read_config
 
 Cli = Callable[..., Answer]
 PROGRAM = [sys.executable, "-m", "cifar_cli"]
@@ -167,6 +170,28 @@ def test_find_lr_leaves_curve_table_and_suggestions(cli: Cli, in_tmp: Path) -> N
     found = rows(in_tmp / "lr_range/lr_range.csv")
     assert len(found) == report["num_points"]
     assert report["suggestion"] in [pytest.approx(float(row["lr"])) for row in found]
+
+
+def test_find_lr_prints_the_command_that_trains_with_what_was_tested(
+    cli: Cli, in_tmp: Path
+) -> None:
+    (in_tmp / "my own.yaml").write_text(
+        "optim: {name: muon, max_lr: 0.1, bias_lr: 3, head_lr: 2}\n"
+    )
+    arguments = ["--recipe", "my own.yaml", *TINY_FLAGS, "--seed", 3]
+    answer = cli("find-lr", *arguments, "--start-lr", "1e-6", "--end-lr", "1e-3")
+    assert answer.code == 0, answer.err
+    (line,) = (line for line in answer.out.splitlines() if line.startswith("Train with it: "))
+    program, *command = shlex.split(line.removeprefix("Train with it: "))
+    assert program == "cifar-resnet"
+    trained = cli(*command, "--name", "a")
+    assert trained.code == 0, trained.err
+    config = read_config(in_tmp / "runs/a/config.yaml")
+    suggestion = json.loads((in_tmp / "lr_range/lr_range.json").read_text())["suggestion"]
+    assert config.seed == 3
+    assert config.optim.max_lr == pytest.approx(suggestion, rel=0.01)
+    assert config.optim.bias_lr == pytest.approx(30 * suggestion, rel=0.01)
+    assert config.optim.head_lr == pytest.approx(20 * suggestion, rel=0.01)
 
 
 def test_find_lr_as_json_and_linear(cli: Cli) -> None:

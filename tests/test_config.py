@@ -76,6 +76,11 @@ def test_a_learning_rate_that_is_no_positive_number_is_refused(lr: str) -> None:
         load_config(env={}, overrides=[f"optim.max_lr={lr}"])
 
 
+def test_a_range_test_for_muons_three_rates_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"optim\.max_lr auto is for adam; muon .* give a number"):
+        load_config("fast90", settings={"optim.max_lr": "auto"}, env={})
+
+
 def test_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'baseline'"):
         load_config("basline", env={})

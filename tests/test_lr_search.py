@@ -97,7 +97,7 @@ class Watched(nn.Module):
 
 def test_in_bf16_each_step_takes_the_weights_of_the_step_before() -> None:
     config = tiny_config(runtime__precision="bf16")
-    lr_range_test(config, SPLITS, CPU, num_iter=20, start_lr=1e-3, end_lr=1.0, model=Watched())
+    lr_range_test(config, SPLITS, CPU, num_iter=20, start_lr=1e-3, end_lr=1e-2, model=Watched())
     assert len(Watched.fresh) == 20
     assert all(Watched.fresh)
 
@@ -115,17 +115,12 @@ def test_muons_rates_rise_in_their_proportion(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("cifar_cli.training.lr_search.build_optimizer", watched)
     config = tiny_config(optim__name="muon", optim__max_lr=0.1, optim__head_lr=20, optim__bias_lr=3)
-    found = lr_range_test(config, SPLITS, CPU, num_iter=20, start_lr=1e-4, end_lr=1e-2)
+    found = lr_range_test(config, SPLITS, CPU, num_iter=20, start_lr=1e-6, end_lr=1e-4)
     assert len(seen) == 20
     for filters, head, biases in seen:
         assert head == pytest.approx(200 * filters)
         assert biases == pytest.approx(30 * filters)
-    assert [filters for filters, _, _ in seen[1:]] == pytest.approx(list(found.lrs[:-1]), rel=1e-6)
-
-
-def test_muon_with_no_rate_to_be_in_proportion_to_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"optim\.max_lr auto: Muon"):
-        lr_range_test(tiny_config(optim__name="muon", optim__max_lr="auto"), SPLITS, CPU)
+    assert [filters for filters, _, _ in seen] == pytest.approx(list(found.lrs), rel=1e-6)
 
 
 def test_progress_counts_the_steps() -> None:

@@ -70,8 +70,9 @@ def compare_step(config: Config) -> str:
     """
     images = load_shapes(IMAGES, 10).train
     settings = load_config(env={}, settings={**STILL, "device": config.device})
+    tf32 = torch.backends.cudnn.allow_tf32
     device = prepare_runtime(settings)
-    before, tf32 = rng_state(device), torch.backends.cudnn.allow_tf32
+    before = rng_state(device)
     try:
         with memory_errors("in one step of 64 images. Close other programs that use the device."):
             torch.manual_seed(settings.seed)

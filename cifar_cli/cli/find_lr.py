@@ -95,10 +95,23 @@ def find_lr(
     for name, lr in curve.suggestions.items():
         chosen = "  ← the suggestion" if lr == curve.suggestion and name == "steepest" else ""
         console.print(f"  {name:<11} {lr:.3e}{chosen}")
-    told = ["--recipe", recipe] if recipe != "baseline" else []
-    told += ["--config", str(config)] if config else []
-    told += [part for setting in set_ or [] for part in ("--set", setting)]
-    told += ["--data", data] if data else []
-    command = shlex.join(["cifar-resnet", "train", *told, "--max-lr", f"{curve.suggestion:.3g}"])
-    console.print(f"Train with it: {command}", soft_wrap=True, markup=False)
+    sets = list(set_ or [])
+    if settings.optim.name == "muon":  # whose other rates rose with this one
+        factor = curve.suggestion / float(settings.optim.max_lr)
+        rates = {"bias_lr": settings.optim.bias_lr, "head_lr": settings.optim.head_lr}
+        sets += [f"optim.{name}={factor * rate:.3g}" for name, rate in rates.items()]
+    given = {
+        "--recipe": recipe if recipe != "baseline" else None,
+        "--config": config,
+        "--data": data,
+        "--data-dir": data_dir,
+        "--limit-train": limit_train,
+        "--device": device,
+        "--seed": seed,
+        "--max-lr": f"{curve.suggestion:.3g}",
+    }
+    command = ["cifar-resnet", "train", *(["--skip-bad-images"] if skip_bad_images else [])]
+    command += [str(part) for pair in given.items() if pair[1] is not None for part in pair]
+    command += [part for setting in sets for part in ("--set", setting)]
+    console.print(f"Train with it: {shlex.join(command)}", soft_wrap=True, markup=False)
     print_files(files)

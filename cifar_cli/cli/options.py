@@ -18,8 +18,8 @@ Data = Annotated[
         "--data",
         metavar="NAME|PATH",
         help="cifar10, shapes (built in, needs no network), a folder with train/ and test/ class "
-        "folders, or the original archive or its folder. Default: CIFAR_RESNET_DATA, else the "
-        "recipe's.",
+        "folders, or the original archive or its folder. Default: CIFAR_RESNET_DATA, else what "
+        "the recipe names, else cifar10.",
         rich_help_panel=IMAGES,
     ),
 ]

@@ -26,7 +26,7 @@ def train(
         str | None,
         typer.Option(
             metavar="X|auto",
-            help="Peak learning rate; auto takes the LR range test's suggestion.",
+            help="Peak learning rate; auto, for Adam, takes the LR range test's suggestion.",
             rich_help_panel=TRAINING,
         ),
     ] = None,

@@ -148,7 +148,8 @@ class OptimConfig(Section):
     """adam: L2 weight decay on all parameters; muon: orthogonalised updates of the filters, SGD for
     biases and the last layer, batch norm's scales left as they start."""
     max_lr: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] = 0.0465
-    """Peak learning rate; `auto` runs the LR range test first and takes its suggestion."""
+    """Peak learning rate; `auto` (adam only) runs the LR range test first and takes its
+    suggestion."""
     weight_decay: float = Field(1e-4, ge=0, le=1)
     """adam: L2 penalty added to the gradient (not decoupled); muon: the share that a step takes off
     biases and the last layer at their peak rates, momentum aside."""
@@ -256,5 +257,14 @@ class Config(Section):
             raise ValueError(
                 f"augment.cutout_size {self.augment.cutout_size} is larger than "
                 f"data.image_size {self.data.image_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rates_of_muon(self) -> Config:
+        if self.optim.name == "muon" and self.optim.max_lr == "auto":
+            raise ValueError(
+                "optim.max_lr auto is for adam; muon has three rates that are found together, so "
+                "give a number"
             )
         return self

@@ -27,8 +27,8 @@ class Preview:
     """The chosen image, N = 1."""
     label: str
     alone: dict[str, Tensor]
-    """By augmentation that is in use: what it alone, applied each time, makes of the image in
-    successive epochs."""
+    """By augmentation that is in use: what it alone, applied each time (an alternating flip every
+    other time), makes of the image in successive epochs."""
     trained_on: Tensor
     """What training sees of the image in successive epochs, from the chosen one on; before
     `train.resolutions` makes it smaller."""

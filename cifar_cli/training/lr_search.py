@@ -82,15 +82,10 @@ def lr_range_test(
         on_step: Called with what is being done, steps done, and steps in all.
 
     Raises:
-        ConfigError: The range is empty, too few steps, or Muon with no rate to be in proportion to.
+        ConfigError: The range is empty, or too few steps.
         DivergedError: The loss was not finite before a suggestion could be made.
     """
     check_range(start_lr, end_lr, num_iter)
-    if config.optim.name == "muon" and config.optim.max_lr == "auto":
-        raise ConfigError(
-            "optim.max_lr auto: Muon's other rates are in proportion to it, so that it has to be a "
-            "number. Try the recipe's own, or what cifar-resnet find-lr suggests."
-        )
     before = rng_state(device)
     loader = TrainLoader(splits.train, config, device)
     try:
