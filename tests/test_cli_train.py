@@ -175,9 +175,7 @@ def test_find_lr_leaves_curve_table_and_suggestions(cli: Cli, in_tmp: Path) -> N
 def test_find_lr_prints_the_command_that_trains_with_what_was_tested(
     cli: Cli, in_tmp: Path
 ) -> None:
-    (in_tmp / "my own.yaml").write_text(
-        "optim: {name: muon, max_lr: 0.1, bias_lr: 3, head_lr: 2}\n"
-    )
+    (in_tmp / "my own.yaml").write_text("optim: {name: muon, bias_lr: 0.3, head_lr: 0.2}\n")
     arguments = ["--recipe", "my own.yaml", *TINY_FLAGS, "--seed", 3]
     answer = cli("find-lr", *arguments, "--start-lr", "1e-6", "--end-lr", "1e-3")
     assert answer.code == 0, answer.err
