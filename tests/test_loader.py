@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from conftest import random_images, tiny_config
@@ -12,9 +14,12 @@ from cifar_cli.data.keyed import epoch_order
 from cifar_cli.data.loader import (
     Normalise,
     TrainLoader,
+    fetched,
     make_augment,
     plain_batches,
 )
+from cifar_cli.errors import OutOfMemoryError
+from cifar_cli.training.runtime import memory_errors
 
 CPU = torch.device("cpu")
 STILL = {"augment__crop_p": 0, "augment__flip_p": 0, "augment__cutout_p": 0}
@@ -96,6 +101,19 @@ def test_one_image_makes_one_batch() -> None:
     ((pixels, labels),) = loader.epoch(1)
     assert pixels.shape == (1, 3, 32, 32)
     assert labels.shape == (1,)
+
+
+@pytest.mark.parametrize("cut", [ConnectionResetError(104, "reset"), EOFError()])
+def test_a_worker_killed_as_it_hands_a_batch_over_is_told_like_any_other(cut: Exception) -> None:
+    def results() -> Iterator[torch.Tensor]:
+        yield torch.ones(1)
+        raise cut
+
+    batches = fetched(results())
+    assert torch.equal(next(batches), torch.ones(1))
+    told = r"loader process was killed.*data\.workers=0"
+    with pytest.raises(OutOfMemoryError, match=told), memory_errors(""):
+        next(batches)
 
 
 def test_plain_batches_are_in_order_and_not_augmented() -> None:

@@ -92,7 +92,7 @@ def draw(path: Path, ours: Sequence[Point], theirs: Sequence[Point]) -> None:
                     color=colour, fontsize=8, ha=side,
                 )  # fmt: skip
         axis.margins(y=0.1)
-        axis.legend(loc="lower right")
+        axis.legend(loc="upper left")
         axis.set_xscale("log")
         ticks = [t for t in (1, 2, 3, 5, 10, 20, 30, 60, 120) if t <= end]
         axis.set_xticks(ticks, [str(t) for t in ticks])

@@ -105,7 +105,7 @@ class TrainLoader:
         with _stops_held_back():
             results = iter(loader)
         try:
-            for result in results:
+            for result in fetched(results):
                 yield _batch(result)
         finally:
             # An error would keep the iterator alive, and it its workers, which ignore SIGTERM.
@@ -140,6 +140,18 @@ def _batch(result: Tensor | Exception) -> Tensor:
     if isinstance(result, Exception):
         raise result
     return result
+
+
+def fetched(results: Iterator[Tensor | Exception]) -> Iterator[Tensor | Exception]:
+    """Pass on what workers give, and have torch's own word where one was killed as it gave.
+
+    Raises:
+        RuntimeError: The connection over which a worker hands its memory on was cut.
+    """
+    try:
+        yield from results
+    except (ConnectionError, EOFError) as error:
+        raise RuntimeError(f"DataLoader worker exited unexpectedly: {error!r}") from error
 
 
 def _start_worker(_: int) -> None:

@@ -180,7 +180,7 @@ def memory_errors(remedy: str) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         text = str(error)
-        if re.search(r"DataLoader worker .*(killed by signal|exited unexpectedly)", text):
+        if re.search(r"DataLoader worker.* (killed by signal|exited unexpectedly)", text):
             raise OutOfMemoryError(
                 f"A loader process was killed, as the system does where memory runs out ({text}). "
                 "Try --set data.workers=0."
