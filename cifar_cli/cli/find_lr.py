@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,6 +47,8 @@ def find_lr(
         seed=seed,
     )
     folder = out or Path("lr_range")
+    import shlex
+
     from cifar_cli.data import choose_splits, load_dataset
     from cifar_cli.output.console import Bars, print_files, print_json, results
     from cifar_cli.output.figures.curves import lr_range

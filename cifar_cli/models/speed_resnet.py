@@ -78,7 +78,7 @@ class Group(nn.Sequential):
             ConvBlock(in_channels, out_channels, pool=not strided, stride=1 + strided),
             *(ConvBlock(out_channels, out_channels) for _ in range(convolutions - 1)),
         )
-        self.residual = residual and convolutions > 1
+        self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, H / 2, W / 2)."""
