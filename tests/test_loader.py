@@ -116,6 +116,17 @@ def test_a_worker_killed_as_it_hands_a_batch_over_is_told_like_any_other(cut: Ex
         next(batches)
 
 
+def test_a_sample_is_of_all_classes_where_images_lie_class_by_class() -> None:
+    images = random_images(60)
+    ordered = images.subset(images.labels.argsort(stable=True))
+    loader = TrainLoader(ordered, tiny_config(), CPU)
+    assert torch.equal(loader.sample(), loader.normalise(ordered.images))
+    same = (loader.sample(30)[:, None] == loader.sample()[None]).flatten(2).all(2)
+    assert (same.sum(1) == 1).all()  # each is one of the images, and none comes twice
+    assert same.sum() == same.any(0).sum() == 30
+    assert len(ordered.labels[same.any(0)].unique()) > 5
+
+
 def test_plain_batches_are_in_order_and_not_augmented() -> None:
     images = random_images(25)
     normalise = Normalise((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))

@@ -7,11 +7,15 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+
+from cifar_cli.data.shapes import load_shapes
 
 PEERS = Path(__file__).parent.parent / "benchmarks" / "peers"
 
@@ -79,6 +83,20 @@ def test_the_sides_take_turns_until_both_have_had_their_runs(compare: Any) -> No
     assert compare.interleaved({a: 2, peer: 2}) == [(a, 0), (peer, 0), (peer, 1), (a, 1)]
     two = [(a, 0), (b, 0), (peer, 0), (b, 1), (a, 1), (a, 2), (b, 2)]
     assert compare.interleaved({a: 3, b: 3, peer: 1}) == two
+
+
+def test_a_peer_gets_images_and_labels_together_and_not_class_by_class(
+    compare: Any, tmp_path: Path
+) -> None:
+    shapes = load_shapes(60, 20)
+    by_class = [images.subset(images.labels.argsort()) for images in (shapes.train, shapes.test)]
+    compare.train_test_pt(replace(shapes, train=by_class[0], test=by_class[1]), tmp_path)
+    for name, images in zip(("train", "test"), by_class, strict=True):
+        written = torch.load(tmp_path / "cifar10" / f"{name}.pt")
+        assert len(written["labels"][:10].unique()) > 3
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        assert torch.equal(written["images"], images.images[order])
+        assert torch.equal(written["labels"], images.labels[order])
 
 
 def test_a_gpu_script_runs_on_the_cpu_beside_a_recipe(script: Path, tmp_path: Path) -> None:

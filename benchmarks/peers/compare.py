@@ -33,14 +33,21 @@ from cifar_cli.data import Dataset, Splits, load_dataset
 from cifar_cli.storage import write_json
 
 HERE = Path(__file__).parent
+ORDER = 0  # seed of the order in which a peer gets the images
 
 
 def train_test_pt(dataset: Dataset, folder: Path) -> None:
-    """Write cifar10/train.pt and test.pt: images uint8 (N, 32, 32, 3), labels, class names."""
+    """Write cifar10/train.pt and test.pt: images uint8 (N, 32, 32, 3), labels, class names.
+
+    Both in an order drawn at random, like CIFAR-10's own: of a folder's, class by class, the first
+    images, from which scripts take their whitening, would all be of one class.
+    """
     place = folder / "cifar10"
     place.mkdir()
     for split in ("train", "test"):
         images = getattr(dataset, split)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(ORDER))
+        images = images.subset(order)
         tensors = {"images": images.images, "labels": images.labels}
         torch.save({**tensors, "classes": list(dataset.class_names)}, place / f"{split}.pt")
 
@@ -136,6 +143,7 @@ def main() -> None:
     splits = Splits(dataset.train, dataset.test, dataset.class_names, True)
     made_of = {
         "set of images": splits.fingerprint,
+        "order of images": ORDER,
         "script": hashlib.sha256(arguments.script.read_bytes()).hexdigest(),
         "way of editing it": [peer["data"], peer["replace"]],
     }

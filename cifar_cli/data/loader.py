@@ -75,8 +75,12 @@ class TrainLoader:
         return -(-len(self.images) // self.batch_size)
 
     def sample(self, count: int = 5000) -> Tensor:
-        """The first images, not augmented: float32 (N, 3, H, W), normalised, on the CPU."""
-        return self.normalise(self.images.images[:count]).cpu()
+        """At most `count` images, not augmented: float32 (N, 3, H, W), normalised, on the CPU.
+
+        From all over the split, as images may lie class by class; drawn by the seed.
+        """
+        order = epoch_order(self.seed, 0, len(self.images), self.images.images.device)
+        return self.normalise(self.images.images[order[:count].sort().values]).cpu()
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images, float32 (B, 3, H, W), and labels, int64 (B,), from `first_step` on."""
