@@ -16,8 +16,9 @@ import torch
 from conftest import tiny_config
 from PIL import Image
 
-from cifar_cli.analysis.evaluate import evaluate
+from cifar_cli.analysis.evaluate import evaluate, predict
 from cifar_cli.config.loading import read_config
+from cifar_cli.data import load_dataset
 from cifar_cli.errors import (
     CheckpointError,
     ConfigError,
@@ -293,6 +294,29 @@ def test_other_images_in_the_same_place_are_noticed_at_a_resume(
     assert "Epoch 1 starts again from its first step." in listener.messages
 
 
+def test_what_to_go_on_with_can_be_pasted_though_the_path_has_a_space(in_tmp: Path) -> None:
+    with pytest.raises(Interrupted, match=r"--run-dir 'my run'$"):
+        train(tiny_config(), "my run", observer=StopAt(1, 1))
+
+
+@pytest.mark.fault(20)
+def test_other_images_are_refused_where_those_held_out_are_drawn_from_them(
+    in_tmp: Path, class_folders: Callable[..., Path]
+) -> None:
+    folder = class_folders(counts=(12, 4))
+    changes = {"data__source": str(folder), "train__batch_size": 8, "data__val_fraction": 0.25}
+    with pytest.raises(Interrupted):
+        train(tiny_config(**changes), name="a", observer=StopAt(1, 1))
+    another = folder / "train" / "cat" / "one_more.png"
+    Image.new("RGB", (32, 32)).save(another)
+    fewer = tiny_config(**changes, data__limit_val=4)
+    for config in (tiny_config(**changes), fewer):
+        with pytest.raises(ConfigError, match="validated on images"):
+            train(config, name="a", resume=True, allow_changes=True)
+    another.unlink()
+    train(fewer, name="a", resume=True, allow_changes=True)
+
+
 @pytest.mark.fault(14)
 def test_a_network_of_another_shape_is_told_by_its_first_differing_weights(in_tmp: Path) -> None:
     train(tiny_config(), name="a")
@@ -412,12 +436,25 @@ def test_an_estimate_comes_once_and_scales_with_what_is_left(
     assert listener.estimates == [10 / 2 * 12]
 
 
-def test_training_validates_on_held_out_images_when_asked(in_tmp: Path) -> None:
-    config = tiny_config(data__val_fraction=0.1)
+def test_a_run_is_validated_on_what_it_holds_out_and_the_test_split_stays_whole(
+    in_tmp: Path,
+) -> None:
+    config = tiny_config(train__epochs=1, data__val_fraction=0.1, data__limit_val=None)
     result = train(config, name="a")
     assert RunDir(result.run_dir).read_json("result.json")["validated_on"] == (
         "held-out training images"
     )
+    val, test, seen = (
+        predict("a", split=split, device="cpu").images for split in ("val", "test", "train")
+    )
+    dataset = load_dataset(config.data)
+    assert (len(val), len(seen)) == (len(dataset.train) // 10, 100)
+    assert torch.equal(val.images, dataset.train.images[val.indices])
+    assert not set(val.indices.tolist()) & set(seen.indices.tolist())
+    assert torch.equal(test.images, dataset.test.images)
+    again = evaluate("a", device="cpu")
+    assert again.accuracy == pytest.approx(result.val_accuracy)
+    assert again.loss == pytest.approx(result.val_loss, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,8 @@ def train(
         bool,
         typer.Option(
             "--allow-changes",
-            help="Let --resume go on although settings or images are not the run's own.",
+            help="Let --resume go on although settings or images are not the run's own; not where "
+            "the run might be validated on images that it was trained on.",
             rich_help_panel=RUN,
         ),
     ] = False,

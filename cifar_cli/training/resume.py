@@ -6,7 +6,7 @@ from typing import Any
 
 from cifar_cli.config import Config
 from cifar_cli.config.loading import flat_settings
-from cifar_cli.data import Splits
+from cifar_cli.data import Dataset, Splits, choose_splits
 from cifar_cli.errors import CheckpointError, ConfigError
 from cifar_cli.rundir import RunDir
 from cifar_cli.training.checkpoint import Checkpoint, load_newest
@@ -90,8 +90,10 @@ def _refuse_what_cannot_change(config: Config, checkpoint: Checkpoint, changed: 
             raise ConfigError(f"--allow-changes: not {text}, since {why}. Start a new run.")
 
 
-def changed_images(splits: Splits, checkpoint: Checkpoint, allow_changes: bool) -> list[str]:
-    """What differs about the images of a resumed run.
+def changed_images(
+    dataset: Dataset, splits: Splits, checkpoint: Checkpoint, config: Config, allow_changes: bool
+) -> list[str]:
+    """What differs about the images of a resumed run, `splits` of `dataset` as `config` says.
 
     Raises:
         ConfigError: They differ, and may not.
@@ -103,6 +105,14 @@ def changed_images(splits: Splits, checkpoint: Checkpoint, allow_changes: bool) 
             f"--resume: the images are not those that {checkpoint.path.parent.parent} was trained "
             "on. Give it the same --data, start a new run, or add --allow-changes."
         )
+    old = checkpoint.config
+    if config.data.val_fraction and config.data.image_size == old.data.image_size:
+        before = choose_splits(dataset, old.data, old.seed)
+        if before.fingerprint != checkpoint.data:
+            raise ConfigError(
+                "--allow-changes: not other images, since the run might be validated on images "
+                "that it was trained on. Start a new run."
+            )
     return ["the images"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -81,7 +82,8 @@ def train(
         run_dir: The run directory; None makes one under `runs/`.
         name: The name under `runs/`; None takes the date and time.
         resume: Go on with the run in `run_dir`, where there is one.
-        allow_changes: Resume also with other settings, or other images, than the run's own.
+        allow_changes: Resume also with other settings, or other images, than the run's own; not
+            with such as may move validation images into training.
         observer: Told of progress; None: nobody is.
 
     Raises:
@@ -118,7 +120,7 @@ def train(
             state = _fresh_state(config, len(splits.class_names), loader)
             if checkpoint:
                 restore(state, checkpoint)
-                changed += changed_images(splits, checkpoint, allow_changes)
+                changed += changed_images(dataset, splits, checkpoint, config, allow_changes)
         if changed:
             observer.message(f"Going on with changes: {'; '.join(changed)}.")
             if state.step and moves_the_steps(changed):
@@ -196,7 +198,8 @@ def _train_in(
                 if stop.number is not None and state.epoch <= config.train.epochs:
                     raise Interrupted(
                         f"Stopped in epoch {state.epoch} after step {state.step}; everything is "
-                        f"saved. Go on with: cifar-resnet train --resume --run-dir {run.path}",
+                        "saved. Go on with: cifar-resnet train --resume --run-dir "
+                        f"{shlex.quote(str(run.path))}",
                         stop.number,
                     )
     except BaseException as error:
