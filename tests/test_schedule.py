@@ -80,19 +80,25 @@ def test_the_course_projects_schedule_at_its_corners() -> None:
     assert one_cycle(489, total, 0.0465, config.schedule).beta1 == pytest.approx(0.85)
 
 
-def test_a_run_of_one_step_trains_at_the_peak() -> None:
-    assert one_cycle(0, 1, 0.1, ScheduleConfig(pct_start=0.5)).lr > 0
+@pytest.mark.parametrize("share", [5 / 24, 0.5, 0.9])
+def test_a_run_of_one_step_trains_at_the_peak(share: float) -> None:
+    assert one_cycle(0, 1, 0.1, ScheduleConfig(pct_start=share)) == pytest.approx((0.1, 0.85))
 
 
-def test_adams_step_equals_the_formula() -> None:
+def test_adams_steps_equal_the_formula() -> None:
     weight = nn.Linear(1, 1, bias=False)
     nn.init.constant_(weight.weight, 2.0)
     optimizer = build_optimizer(weight, OptimConfig(weight_decay=0.1), lr=0.01)
     apply_settings(optimizer, one_cycle(0, 10, 0.5, ScheduleConfig(div_factor=10)))
-    weight(torch.ones(1, 1)).sum().backward()
-    optimizer.step()
-    gradient = 1 + 0.1 * 2.0  # L2: the penalty's gradient is added before Adam sees it
-    first = (1 - 0.95) * gradient / (1 - 0.95)
-    second = ((1 - 0.999) * gradient**2 / (1 - 0.999)) ** 0.5
-    assert weight.weight.item() == pytest.approx(2.0 - 0.05 * first / (second + 1e-8))
+    expected, first, second = 2.0, 0.0, 0.0
+    for step, slope in enumerate((1.0, -0.5), start=1):  # after one step alone, its sign decides
+        optimizer.zero_grad()
+        (slope * weight(torch.ones(1, 1))).sum().backward()
+        optimizer.step()
+        gradient = slope + 0.1 * expected  # L2: the penalty's gradient comes before Adam's averages
+        first = 0.95 * first + 0.05 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        size = (second / (1 - 0.999**step)) ** 0.5 + 1e-8
+        expected -= 0.05 * first / (1 - 0.95**step) / size
+    assert weight.weight.item() == pytest.approx(expected, rel=1e-5)
     assert optimizer.param_groups[0]["betas"] == (0.95, 0.999)

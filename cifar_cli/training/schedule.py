@@ -32,12 +32,13 @@ def one_cycle(step: int, total_steps: int, max_lr: float, config: ScheduleConfig
     """Learning rate and Adam's beta1 of a step, counted from 0.
 
     The rate rises from max_lr / div_factor to max_lr, then falls to
-    max_lr / div_factor / final_div_factor in the last step; beta1 moves the other way.
+    max_lr / div_factor / final_div_factor in the last step; beta1 moves the other way. A single
+    step has max_lr.
     """
     first = max_lr / config.div_factor
     last = first / config.final_div_factor
     peak = config.pct_start * total_steps - 1
-    if step <= peak:
+    if step <= peak or total_steps == 1:
         rise = step / peak if peak > 0 else 1.0
         return StepSettings(_between(first, max_lr, rise), _between(BETA1_HIGH, BETA1_LOW, rise))
     fall = (step - peak) / (total_steps - 1 - peak)
