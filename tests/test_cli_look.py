@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -239,7 +240,10 @@ def test_preview_augs_shows_exactly_what_training_sees(cli: Cli, in_tmp: Path) -
 
 def test_recipes_are_listed_shown_and_copied(cli: Cli, in_tmp: Path) -> None:
     listed = cli("recipes", "list").out
-    assert [r["name"] for r in cli("recipes", "list", "--json").json["recipes"]] == recipe_names()
+    as_json = cli("recipes", "list", "--json").json["recipes"]
+    assert [r["name"] for r in as_json] == recipe_names()
+    widths = {r["name"]: r["widths"] for r in as_json}
+    assert (widths["baseline"], widths["fast90"]) == ([64], [64, 128, 256])
     for name in recipe_names():
         assert name in listed
         assert cli("recipes", "show", name).out == recipe_text(name)
@@ -248,6 +252,7 @@ def test_recipes_are_listed_shown_and_copied(cli: Cli, in_tmp: Path) -> None:
     again = cli("recipes", "copy", "demo", "mine.yaml")
     assert again.code == 2
     assert "exists already" in again.err
+    assert shlex.split(cli("recipes", "copy", "demo", "my own.yaml").out)[-1] == "my own.yaml"
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,12 @@ def test_every_kind_of_memory_failure_names_a_smaller_batch(error: Exception) ->
         raise error
 
 
+def test_the_advice_where_memory_runs_out_fits_the_network() -> None:
+    assert REMEDY.endswith("--set model.width=2.")
+    speed = tiny_config(model__name="speed_resnet", model__widths=[1, 9, 16])
+    assert smaller_batch(speed).endswith("--set 'model.widths=[1, 4, 8]'.")
+
+
 def test_a_real_allocation_that_cannot_be_met_is_recognised() -> None:
     with pytest.raises(OutOfMemoryError), memory_errors(REMEDY):
         torch.empty(2**60)

@@ -24,12 +24,14 @@ def list_recipes(json: options.Json = False) -> None:
     rows = []
     for name in recipe_names():
         config = load_config(name, env={})
+        model = config.model
+        is_speed = model.name == "speed_resnet"
         rows.append(
             {
                 "name": name,
                 "epochs": config.train.epochs,
                 "batch_size": config.train.batch_size,
-                "width": config.model.width,
+                "widths": list(model.widths) if is_speed else [model.width],
                 "augment": config.augment.form,
                 "data": config.data.source,
                 "about": recipe_text(name).splitlines()[0].removeprefix("# "),
@@ -55,6 +57,8 @@ def copy_recipe(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")],
 ) -> None:
     """Copy a recipe into a file of your own, to change it."""
+    import shlex
+
     from cifar_cli.config import recipe_text
     from cifar_cli.errors import ConfigError
     from cifar_cli.storage import write_text
@@ -63,4 +67,4 @@ def copy_recipe(
     if file.exists():
         raise ConfigError(f"{file} exists already; choose another name.")
     write_text(file, text)
-    print(f"Train with it: cifar-resnet train --recipe {file}")
+    print(f"Train with it: cifar-resnet train --recipe {shlex.quote(str(file))}")

@@ -73,7 +73,7 @@ def recipe_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """One row a recipe."""
     table = Table(title="Recipes", header_style="bold")
     table.add_column("Name", no_wrap=True)
-    for column in ("Epochs", "Batch", "Width"):
+    for column in ("Epochs", "Batch", "Widths"):
         table.add_column(column, justify="right")
     table.add_column("Augmentation")
     table.add_column("Data")
@@ -83,7 +83,7 @@ def recipe_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             row["name"],
             str(row["epochs"]),
             str(row["batch_size"]),
-            str(row["width"]),
+            ", ".join(map(str, row["widths"])),
             row["augment"],
             row["data"],
             row["about"],

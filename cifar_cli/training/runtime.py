@@ -166,10 +166,13 @@ def _version(package: str) -> str | None:
 
 def smaller_batch(config: Config) -> str:
     """What to do where training does not fit into memory."""
-    size = config.train.batch_size
+    size, model = config.train.batch_size, config.model
+    narrower = f"model.width={max(1, model.width // 2)}"
+    if model.name == "speed_resnet":
+        narrower = f"'model.widths={[max(1, width // 2) for width in model.widths]}'"
     return (
         f"at batch size {size}. Try --batch-size {max(1, size // 2)} (and divide --max-lr alike), "
-        "or a narrower network: --set model.width=32."
+        f"or a narrower network: --set {narrower}."
     )
 
 
