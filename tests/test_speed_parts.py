@@ -14,14 +14,16 @@ from conftest import random_images, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
 from stopped import Stop, same_run
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cifar_cli import train
-from cifar_cli.config import AugmentConfig, Config, load_config
+from cifar_cli import load_model, train
+from cifar_cli.config import AugmentConfig, Config, load_config, recipe_names
 from cifar_cli.config.schema import ModelConfig, OptimConfig, ScheduleConfig, TrainConfig
 from cifar_cli.data.augment_tensor import TensorAugment, translated
+from cifar_cli.data.loader import Normalise
 from cifar_cli.data.shapes import load_shapes
+from cifar_cli.data.sources import choose_splits
 from cifar_cli.errors import ConfigError, Interrupted
 from cifar_cli.models import build_model
 from cifar_cli.models.custom_resnet import CustomResnet
@@ -113,6 +115,24 @@ def test_a_filter_is_renormalised_and_moved_by_an_orthogonal_matrix() -> None:
     torch.testing.assert_close(weight.detach(), start - 0.1 * moved, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", ["wide", "tall"])
+def test_filters_gather_a_momentum_of_their_own_and_do_not_decay(shape: str) -> None:
+    speed, course = SpeedResnet(10, (8, 8, 8)), CustomResnet(width=28)
+    model = speed if shape == "wide" else course
+    weight = (speed.groups[1][0] if shape == "wide" else course.prep)[0].weight
+    settings = OptimConfig(name="muon", momentum=0.6, sgd_momentum=0.9, weight_decay=1.0)
+    optimizer = build_optimizer(model, settings, 0.1)
+    expected, momentum = weight.detach().clone(), torch.zeros_like(weight)
+    for _ in range(3):
+        for p in model.parameters():
+            p.grad = torch.randn_like(p) if p.requires_grad else None
+        momentum = 0.6 * momentum + weight.grad
+        step = orthogonalise((weight.grad + 0.6 * momentum).flatten(1)).view_as(weight)
+        expected = expected * math.sqrt(len(weight)) / expected.norm() - 0.1 * step
+        optimizer.step()
+    torch.testing.assert_close(weight.detach(), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_muon_leaves_batch_norms_scales_as_they_start() -> None:
     model = CustomResnet(width=4)
     optimizer = build_optimizer(model, OptimConfig(name="muon"), 0.1)
@@ -141,6 +161,17 @@ def test_whitened_images_are_uncorrelated_with_unit_variance() -> None:
     assert not model.stem.weight.requires_grad
 
 
+def test_a_run_is_whitened_on_the_images_that_it_trains_on(in_tmp: Path) -> None:
+    config = speed_config(train__epochs=1)
+    train(config, "a")
+    images = choose_splits(load_shapes(), config.data, config.seed).train.images
+    expected = SpeedResnet()
+    expected.whiten(Normalise(config.data.mean, config.data.std)(images))
+    found = load_model("a")
+    assert isinstance(found, SpeedResnet)
+    torch.testing.assert_close(found.stem.weight, expected.stem.weight)
+
+
 @given(st.integers(16, 40), st.integers(1, 3), st.integers(0, 3), st.integers(1, 4))
 def test_the_speed_network_takes_any_batch_and_size(
     side: int, convolutions: int, strided: int, n: int
@@ -167,15 +198,29 @@ def test_a_strided_convolution_is_every_other_pixel_of_a_whole_one() -> None:
         torch.testing.assert_close(b[0][0](x), whole[..., ::2, ::2] if n < 2 else whole)
 
 
+def test_logits_are_the_heads_of_the_maps_maxima_over_the_width() -> None:
+    model = build_model(SMALL, 10, 32).eval()
+    calls: list[tuple[Tensor, Tensor]] = []
+    model.groups.register_forward_hook(lambda _, x, out: calls.append((x[0], out)))
+    images = torch.randn(3, 3, 21, 21)
+    logits = model(images)
+    ((stem, maps),) = calls
+    torch.testing.assert_close(stem, F.silu(F.conv2d(images, model.stem.weight)))
+    torch.testing.assert_close(logits, maps.amax((2, 3)) @ model.head.weight.T / 16)
+
+
+@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("convolutions", [1, 2, 3])
-def test_a_residual_group_adds_what_its_first_convolution_hands_on(convolutions: int) -> None:
-    settings = SMALL.model_copy(update={"convolutions": convolutions, "residual": True})
+def test_a_group_is_its_blocks_in_turn_with_a_shortcut_where_it_is_residual(
+    convolutions: int, residual: bool
+) -> None:
+    settings = SMALL.model_copy(update={"convolutions": convolutions, "residual": residual})
     group = build_model(settings, 10, 32).eval().groups[0]
     x = torch.randn(2, 24, 9, 8)
     started = expected = group[0](x)
     for n, block in enumerate(list(group)[1:], start=1):
         torch.nn.init.normal_(block[0].weight)
-        is_last = n == convolutions - 1
+        is_last = residual and n == convolutions - 1
         normed = block[1](F.conv2d(expected, block[0].weight, padding=1))
         expected = F.silu(normed + started if is_last else normed)
     torch.testing.assert_close(group(x), expected)
@@ -368,8 +413,11 @@ def test_a_mean_begun_before_its_time_is_forgotten() -> None:
     assert (model.head.weight == 6).all()  # type: ignore[union-attr]
 
 
-def test_the_documents_give_each_networks_size() -> None:
-    text = (Path(__file__).parents[1] / "doc" / "recipes.md").read_text(encoding="utf-8")
+def test_the_documents_have_each_recipe_and_its_networks_size() -> None:
+    root = Path(__file__).parents[1]
+    text = (root / "doc" / "recipes.md").read_text(encoding="utf-8")
+    for document in (text, (root / "README.md").read_text(encoding="utf-8")):
+        assert [name for name in recipe_names() if f"| `{name}` |" not in document] == []
     told = re.findall(r"^\| `(\S+)` \|[^|]*?([\d,]+) parameters", text, re.MULTILINE)
     assert {name for name, _ in told} >= {"baseline", "fast90", "demo"}
     for name, count in told:
