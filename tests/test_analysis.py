@@ -77,7 +77,24 @@ class Corner(nn.Module):
         return images[:, :, 0, 0]
 
 
-def test_each_view_has_its_weight() -> None:
+class Inner(nn.Module):
+    """A pixel away from the border as the logit."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images[:, :, 2, 1]
+
+
+def test_six_views_are_the_image_and_it_moved_two_ways_each_with_its_mirror_image() -> None:
+    image = torch.zeros(1, 1, 5, 6, requires_grad=True)
+    tta_forward(Inner(), "flip-translate")(image).sum().backward()
+    weights = torch.zeros(5, 6)
+    weights[2, [1, 4]] = 1 / 4
+    weights[1, [0, 3]] = weights[3, [2, 5]] = 1 / 8
+    assert image.grad is not None
+    assert torch.equal(image.grad[0, 0], weights)
+
+
+def test_the_views_border_is_reflected() -> None:
     image = torch.arange(16.0).reshape(1, 1, 4, 4)
     model = Corner()
     assert tta_forward(model, "none")(image).item() == 0

@@ -27,6 +27,7 @@ from cifar_cli.errors import ConfigError
 
 MEAN = (0.491, 0.482, 0.447)
 FORMS = ("tensor", "albumentations")
+STILL = {"crop_p": 0.0, "flip_p": 0.0, "cutout_p": 0.0}
 
 
 def config(form: str, **changes: Any) -> Config:
@@ -148,16 +149,29 @@ def test_a_hole_is_one_square_of_the_mean_colour_within_the_image(form: str) -> 
     assert hole[:, :, 31].any()
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_an_images_draw_depends_on_seed_epoch_and_index_alone(form: str) -> None:
-    images = random_images(12).images
-    augment = make_augment(config(form, crop_p=0.7, flip_p=0.5))
-    whole = augment(images.clone(), torch.arange(12), 3)
-    order = torch.tensor([7, 2, 11])
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [
+        ("tensor", {"crop_p": 0.7, "flip_p": 0.5}),
+        ("albumentations", {"crop_p": 0.7, "flip_p": 0.5}),
+        ("tensor", {**STILL, "translate": 4}),
+        ("tensor", {**STILL, "flip": "alternating"}),
+        ("tensor", {**STILL, "cutout_p": 1.0, "cutout_size": 12}),
+    ],
+    ids=["tensor", "albumentations", "shift", "alternating flip", "hole"],
+)
+def test_an_images_draw_depends_on_seed_epoch_and_index_alone(
+    form: str, kind: dict[str, Any]
+) -> None:
+    images, rows = random_images(60).images, torch.arange(60)
+    settings = config(form, **kind)
+    augment, other = (make_augment(settings.model_copy(update={"seed": s})) for s in (1, 2))
+    whole, order = augment(images.clone(), rows, 3), rows.flip(0)
     assert torch.equal(augment(images[order], order, 3), whole[order])
     assert torch.equal(augment(images[5:6].clone(), torch.tensor([5]), 3), whole[5:6])
-    assert not torch.equal(augment(images.clone(), torch.arange(12), 4), whole)
-    assert not torch.equal(augment(images.clone(), torch.arange(12) + 50, 3), whole)
+    assert not torch.equal(augment(images.clone(), rows, 4), whole)
+    assert not torch.equal(augment(images.clone(), rows + 50, 3), whole)
+    assert not torch.equal(other(images.clone(), rows, 3), whole)
 
 
 def test_a_resized_crop_equals_opencvs_bilinear_enlargement() -> None:

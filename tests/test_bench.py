@@ -6,15 +6,16 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Answer, tiny_config
 from stopped import FLAGS
 
+from cifar_cli.analysis import bench as bench_module
 from cifar_cli.analysis.bench import spread
 from cifar_cli.analysis.flops import training_flops
 from cifar_cli.config.loading import load_config, read_config
-from cifar_cli.output.figures.speed import accuracy_against_seconds
 
 Cli = Callable[..., Answer]
 
@@ -130,10 +131,28 @@ def test_a_run_that_fails_ends_bench_with_its_own_code(cli: Cli, in_tmp: Path) -
     assert cli("bench", "--runs", 0).code == 2
 
 
-def test_the_plot_shows_each_recipe(tmp_path: Path) -> None:
-    curves = {
-        "fast90": [[(70.0, 0.5), (160.0, 0.8)], [(75.0, 0.52), (171.0, 0.83)]],
-        "a name of some length": [[(400.0, 0.6), (900.0, 0.85), (1500.0, 0.9)]],
-    }
-    path = accuracy_against_seconds(tmp_path / "plot.png", curves)
-    assert path.stat().st_size > 10_000
+def test_recipes_take_turns_after_a_warm_up_each_and_are_seen_from_one_and_six_views(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[tuple[str, str]] = []
+
+    def call(title: str, arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        if arguments[0] == "train":
+            trained.append((title, "warm-up" if "--limit-train" in arguments else "whole"))
+            return {}, {"process_seconds": 1.0}
+        views = arguments[arguments.index("--tta") + 1]
+        return {"accuracy": {"none": 0.5, "flip-translate": 0.6}[views], "seconds": 1.0}, {}
+
+    def read(recipe: str, seed: int, path: Path) -> Any:
+        return json.loads((path / "bench.json").read_text(encoding="utf-8"))
+
+    monkeypatch.setattr(bench_module, "_call", call)
+    monkeypatch.setattr(bench_module, "read_run", read)
+    recipes = {"a": tiny_config(), "b": tiny_config()}
+    found: list[Any] = list(bench_module.bench(recipes, 2, tmp_path, 4))
+    assert trained == [
+        ("a, seed 4", "warm-up"), ("a, seed 4", "whole"),
+        ("b, seed 4", "warm-up"), ("b, seed 4", "whole"),
+        ("b, seed 5", "whole"), ("a, seed 5", "whole"),
+    ]  # fmt: skip
+    assert [(r["accuracy"], r["accuracy_six_views"]) for r in found] == [(0.5, 0.6)] * 4

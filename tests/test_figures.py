@@ -28,6 +28,7 @@ from cifar_cli.output.figures.images import (
     sample_grid,
 )
 from cifar_cli.output.figures.matrix import class_accuracy, confusion
+from cifar_cli.output.figures.speed import accuracy_against_seconds
 from cifar_cli.output.figures.style import new_figure
 from cifar_cli.rundir import EpochRecord, StepRecord
 
@@ -124,6 +125,46 @@ def test_no_texts_overlap_and_none_is_cut_off(tmp_path: Path, drawn: list[Drawn]
             assert box.y0 > -2, (file.name, text)
             assert box.x1 < figure.bbox.width + 2, (file.name, text)
             assert box.y1 < figure.bbox.height + 2, (file.name, text)
+
+
+def test_curves_show_each_epochs_figures(tmp_path: Path, drawn: list[Drawn]) -> None:
+    run = curves()
+    loss_and_accuracy(tmp_path / "a.png", [run])
+    for axis, scale, name in zip(drawn[0].figure.axes, (1, 100), ("loss", "accuracy"), strict=True):
+        for line, split in zip(axis.lines, ("train", "val"), strict=True):
+            assert str(line.get_label()).startswith(split)
+            expected = [scale * getattr(record, f"{split}_{name}") for record in run.epochs]
+            assert list(line.get_xdata()) == [record.epoch for record in run.epochs]
+            assert list(line.get_ydata()) == pytest.approx(expected)
+
+
+def test_a_matrix_has_true_classes_in_rows_and_classes_have_their_bars(
+    tmp_path: Path, drawn: list[Drawn]
+) -> None:
+    confusion(tmp_path / "a.png", [[8, 2], [0, 5]], ("cat", "dog"), "t")
+    axis = drawn[0].figure.axes[0]
+    assert np.array_equal(axis.images[0].get_array(), [[80, 20], [0, 100]])
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted class", "true class")
+    shown = {text.get_position(): text.get_text() for text in axis.texts}
+    assert shown == {(0, 0): "80", (1, 0): "20", (1, 1): "100"}
+    class_accuracy(tmp_path / "b.png", ("a", "b", "c"), [0.5, None, 0.25], "t")
+    axis = drawn[1].figure.axes[0]
+    bars = {round(bar.get_y() + bar.get_height() / 2): bar.get_width() for bar in axis.patches}
+    places = zip(axis.get_yticks(), axis.get_yticklabels(), strict=True)
+    assert {name.get_text(): bars[round(at)] for at, name in places} == {"a": 50, "c": 25}
+
+
+def test_accuracy_against_seconds_shows_each_run_and_the_mean(
+    tmp_path: Path, drawn: list[Drawn]
+) -> None:
+    two = [[(60.0, 0.5), (120.0, 0.8)], [(80.0, 0.52), (160.0, 0.84)]]
+    one = [[(400.0, 0.6), (900.0, 0.9)]]
+    accuracy_against_seconds(tmp_path / "a.png", {"a": two, "b": one})
+    lines = drawn[0].figure.axes[0].lines
+    assert len(lines) == 2 + 1 + 1 + 1  # each recipe's runs, and their mean
+    assert np.allclose(lines[0].get_xydata(), [[1, 50], [2, 80]])
+    assert np.allclose(lines[2].get_xydata(), [[70 / 60, 51], [140 / 60, 82]])
+    assert lines[2].get_label() == "a (2 runs): 82.00% after 2 min 20 s"
 
 
 def test_the_check_for_overlaps_finds_one(tmp_path: Path, drawn: list[Drawn]) -> None:

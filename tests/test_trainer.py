@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,7 +16,9 @@ from cifar_cli.data import ImageSet
 from cifar_cli.data.loader import TrainLoader
 from cifar_cli.errors import DivergedError
 from cifar_cli.models import build_model
+from cifar_cli.models.custom_resnet import CustomResnet
 from cifar_cli.rundir import EpochRecord, StepRecord
+from cifar_cli.training import trainer as trainer_module
 from cifar_cli.training.evaluation import predict_logits, score
 from cifar_cli.training.optim import build_optimizer
 from cifar_cli.training.runtime import EVAL_BATCH, eval_batch
@@ -144,6 +148,82 @@ def test_a_loss_that_is_no_number_ends_training_with_its_place() -> None:
     loader = TrainLoader(random_images(70), config, CPU)
     with pytest.raises(DivergedError, match="nan in epoch 1, step 1, at LR 100"):
         list(train_epochs(state, loader, random_images(10), config))
+
+
+def test_losses_that_are_looked_at_late_end_training_before_anything_is_saved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = tiny_config()
+    loader, val = TrainLoader(random_images(70), config, CPU), random_images(10)
+    with monkeypatch.context() as patch:  # on a GPU it does not raise
+        patch.setattr(trainer_module, "_checked", lambda loss, state: loss * math.nan)
+        epochs = train_epochs(fresh(config), loader, val, config, pause=lambda: True)
+        with pytest.raises(DivergedError, match="a gradient became nan in epoch 1, step 1, at LR"):
+            next(epochs)
+        state = fresh(config)
+        with pytest.raises(DivergedError, match="a gradient became nan in epoch 1, step 1, at LR"):
+            next(train_epochs(state, loader, val, config))
+        assert state.history == []
+    nothing = torch.full((10, 10), math.nan)
+    monkeypatch.setattr(trainer_module, "predict_logits", lambda *_: nothing)
+    state = fresh(config)
+    with pytest.raises(DivergedError, match="The validation loss became nan in epoch 1, step 3"):
+        list(train_epochs(state, loader, val, config))
+    assert state.history == []
+
+
+def test_steps_have_the_resolution_and_the_smoothing_that_are_set() -> None:
+    config = tiny_config(
+        model__name="speed_resnet", model__widths=[8, 8, 8], train__label_smoothing=0.2,
+        train__resolutions=[[0.3, 20], [0.6, 24]],
+    )  # fmt: skip
+    state = fresh(config)
+    first = copy.deepcopy(state.model).train()
+    sides: list[int] = []
+
+    def note(model: nn.Module, arguments: tuple[Tensor]) -> None:
+        if model.training:
+            sides.append(arguments[0].shape[-1])
+
+    state.model.register_forward_pre_hook(note)
+    loader = TrainLoader(random_images(70), config, CPU)
+    ended = [found for found in train_epochs(state, loader, random_images(10), config) if found]
+    assert sides == [20, 20, 24, 24, 32, 32]
+    images, labels = next(iter(loader.epoch(1)))
+    small = nn.functional.interpolate(images, size=(20, 20), mode="bilinear", align_corners=False)
+    loss = nn.functional.cross_entropy(first(small), labels, label_smoothing=0.2)
+    assert ended[0][1][0].train_loss == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_bf16_is_for_the_passes_and_not_for_the_weights() -> None:
+    config = tiny_config(train__epochs=1, runtime__precision="bf16")
+    state = fresh(config)
+    seen = set()
+    assert isinstance(state.model, CustomResnet)
+    state.model.classifier.register_forward_hook(
+        lambda layer, _, out: seen.add((layer.training, out.dtype))
+    )
+    loader = TrainLoader(random_images(40), config, CPU)
+    list(train_epochs(state, loader, random_images(10), config))
+    assert seen == {(True, torch.bfloat16), (False, torch.bfloat16)}
+    assert {p.dtype for p in state.model.parameters()} == {torch.float32}
+
+
+def test_a_compiled_network_takes_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
+        def forward(images: Tensor) -> Tensor:
+            sizes.append(len(images))
+            logits: Tensor = model(images)
+            return logits
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    config = tiny_config(train__epochs=1, runtime__compile=True)
+    run(config, random_images(70), random_images(20))
+    assert sizes == [32, 32, 6]
 
 
 @pytest.mark.fault(28)
