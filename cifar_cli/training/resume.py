@@ -106,6 +106,7 @@ def changed_images(
             "on. Give it the same --data, start a new run, or add --allow-changes."
         )
     old = checkpoint.config
+    # Drawn as at first, they must be the same; at another size, pixels cannot be compared.
     if config.data.val_fraction and config.data.image_size == old.data.image_size:
         before = choose_splits(dataset, old.data, old.seed)
         if before.fingerprint != checkpoint.data:
