@@ -28,7 +28,13 @@ def test_train_prints_a_line_an_epoch_and_the_table(cli: Cli, in_tmp: Path) -> N
     assert "The test split is used for validation" in answer.err
     found = rows(in_tmp / "runs/first/metrics.csv")
     assert [row["epoch"] for row in found] == ["1", "2"]
-    assert f"{float(found[-1]['val_accuracy']):.2%}" in answer.out
+    assert f"{float(found[-1]['val_accuracy']):.2%} after 2 epochs in" in answer.out
+
+
+def test_one_epoch_is_told_in_the_singular(cli: Cli) -> None:
+    answer = cli("train", *TINY_FLAGS, "--epochs", 1, "--set", "train.batch_size=100")
+    assert "Training 100 images, 1 epoch of 1 step; run directory" in answer.err
+    assert "% after 1 epoch in" in answer.out
 
 
 def test_json_is_the_only_thing_on_stdout(cli: Cli) -> None:

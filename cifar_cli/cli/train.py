@@ -156,7 +156,7 @@ def train(
         use_environment=own is None,
     )
 
-    from cifar_cli.output.console import TrainDisplay, duration, print_json, results
+    from cifar_cli.output.console import TrainDisplay, counted, duration, print_json, results
     from cifar_cli.output.tables import epoch_table
     from cifar_cli.rundir import SCHEMA_VERSION
     from cifar_cli.training.run import train as run_training
@@ -188,7 +188,7 @@ def train(
     console.print(epoch_table(result.history))
     console.print(
         f"Validation accuracy [bold]{result.val_accuracy:.2%}[/bold] after "
-        f"{result.epochs_completed} epochs in {duration(result.seconds)}."
+        f"{counted(result.epochs_completed, 'epoch')} in {duration(result.seconds)}."
     )
     console.print(f"Run directory: {result.run_dir}", soft_wrap=True, markup=False)
 

@@ -56,6 +56,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def counted(number: int, what: str) -> str:
+    """`1 epoch`, `24 epochs`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def print_files(files: Sequence[str | Path], as_json: bool = False) -> None:
     """List files that were written, one a line or as JSON."""
     if as_json:
@@ -147,8 +152,8 @@ class TrainDisplay(Observer):
         self.images, self.steps = images, steps
         verb = "Training" if epoch == 1 else f"Going on from epoch {epoch}:"
         self.message(
-            f"{verb} {images:,} images, {config.train.epochs} epochs of {steps} steps; "
-            f"run directory {run.path}"
+            f"{verb} {counted(images, 'image')}, {counted(config.train.epochs, 'epoch')} of "
+            f"{counted(steps, 'step')}; run directory {run.path}"
         )
 
     def stepped(self, epoch: int, step: int) -> None:
