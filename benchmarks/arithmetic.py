@@ -64,6 +64,7 @@ class Steps:
         self.loader = TrainLoader(ImageSet(pixels, labels, torch.arange(count)), config, device)
         model = build_model(config.model, 10, 32, self.loader.sample)
         self.model = place_model(model, config, device).train()
+        self.forward = torch.compile(self.model) if config.runtime.compile else self.model
         self.optimizer = build_optimizer(self.model, config.optim, float(config.optim.max_lr))
         self.smoothing = config.train.label_smoothing
         self.stages = ((1.0, side),) if side != 32 else ()
@@ -75,7 +76,7 @@ class Steps:
         images = at_resolution(images, 0.0, self.stages)
         marks.append(time.perf_counter())
         with autocast(self.config, images.device):
-            logits = self.model(images)
+            logits = self.forward(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
         marks.append(time.perf_counter())
         self.optimizer.zero_grad(set_to_none=True)
