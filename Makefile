@@ -1,4 +1,4 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Both need only Python 3.11+ and make.
+# Two commands on a fresh machine: `make demo` and `make test`. Both need only Python 3.11 to 3.13, and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -107,6 +107,13 @@ def test_the_views_border_is_reflected() -> None:
     assert tta_forward(model, "flip-translate")(image).item() == pytest.approx(expected.item())
 
 
+def test_the_mean_of_views_is_taken_in_fp32() -> None:
+    """Of logits in bf16, as they are in mixed precision: 257 has no place there, nor in their sum."""
+    image = torch.full((1, 1, 4, 4), 256.0, dtype=torch.bfloat16)
+    image[..., 0] = 258
+    assert tta_forward(Corner(), "flip")(image).item() == 257
+
+
 def test_views_leave_a_constant_image_alone() -> None:
     image = torch.full((2, 3, 8, 8), 0.7)
     for kind in ("flip", "flip-translate"):

@@ -243,7 +243,7 @@ def test_recipes_are_listed_shown_and_copied(cli: Cli, in_tmp: Path) -> None:
     as_json = cli("recipes", "list", "--json").json["recipes"]
     assert [r["name"] for r in as_json] == recipe_names()
     widths = {r["name"]: r["widths"] for r in as_json}
-    assert (widths["baseline"], widths["fast90"]) == ([64], [64, 128, 256])
+    assert (widths["baseline"], widths["fast92"]) == ([64], [64, 192, 256])
     for name in recipe_names():
         assert name in listed
         assert cli("recipes", "show", name).out == recipe_text(name)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 
 import pytest
 import torch
 from conftest import tiny_config
 
+from cifar_cli.analysis.doctor import _device
 from cifar_cli.errors import ConfigError, OutOfMemoryError
 from cifar_cli.training.runtime import (
     StopSignal,
@@ -37,6 +39,19 @@ def test_an_absent_device_is_refused_with_those_present(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match=r"--device cuda: not available here \(present: .*cpu"):
         resolve_device("cuda")
+
+
+def test_why_torch_finds_no_gpu_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_old() -> bool:
+        warnings.warn("The NVIDIA driver on your system is too old (found 11040).", stacklevel=1)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", too_old)
+    with pytest.raises(ConfigError, match=r"cuda: not available here .* driver .* is too old"):
+        resolve_device("cuda")
+    with pytest.warns(UserWarning, match="is too old"):
+        assert resolve_device("auto").type != "cuda"
+    assert "is too old" in _device(tiny_config(device="auto"))[1]
 
 
 def test_threads_are_set_where_asked_for() -> None:
@@ -73,6 +88,8 @@ def test_generator_states_come_back() -> None:
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory."),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("Unable to find an engine to execute this computation"),
     ],
 )
 def test_every_kind_of_memory_failure_names_a_smaller_batch(error: Exception) -> None:

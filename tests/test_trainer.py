@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
+import torch._dynamo
 from conftest import random_images, tiny_config
 from torch import Tensor, nn
 
@@ -224,6 +226,27 @@ def test_a_compiled_network_takes_the_steps(monkeypatch: pytest.MonkeyPatch) -> 
     config = tiny_config(train__epochs=1, runtime__compile=True)
     run(config, random_images(70), random_images(20))
     assert sizes == [32, 32, 6]
+
+
+@pytest.mark.parametrize("model", ["custom_resnet", "speed_resnet"])
+def test_what_torch_compiles_learns_as_the_plain_network_does(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced whole and derived, at each size; torch's code generator needs a compiler, and is not used."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    settings = {
+        "model__name": model, "model__widths": [8, 8, 8], "optim__name": "muon",
+        "train__resolutions": [[0.3, 16], [0.6, 24]],
+    }  # fmt: skip
+    images, val = random_images(70), random_images(10)
+    _, _, plain = run(tiny_config(**settings), images, val)
+    _, _, compiled = run(tiny_config(**settings, runtime__compile=True), images, val)
+    told = [step.train_loss for step in plain]
+    assert [step.train_loss for step in compiled] == pytest.approx(told, rel=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
+    assert not torch._dynamo.utils.counters["graph_break"]
 
 
 @pytest.mark.fault(28)

@@ -164,22 +164,25 @@ def _device(config: Config) -> Found:
 
     from cifar_cli.training.runtime import autocast, resolve_device
 
-    device = resolve_device(config.device)
-    others = [
-        name
-        for name, there in (
-            ("cuda", torch.cuda.is_available()),
-            ("mps", torch.backends.mps.is_available()),
-            ("cpu", True),
-        )
-        if there and name != device.type
-    ]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        device = resolve_device(config.device)
+        others = [
+            name
+            for name, there in (
+                ("cuda", torch.cuda.is_available()),
+                ("mps", torch.backends.mps.is_available()),
+                ("cpu", True),
+            )
+            if there and name != device.type
+        ]
     with autocast(config, device):
         is_bf16 = torch.is_autocast_enabled(device.type)
     precision = "bf16" if is_bf16 else "fp32"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     also = f"; also here: {', '.join(others)}" if others else ""
-    return f"{device.type} ({name}), {precision}, {torch.get_num_threads()} CPU threads{also}"
+    hint = " ".join(dict.fromkeys(str(warning.message) for warning in said))
+    return f"{device.type} ({name}), {precision}, {torch.get_num_threads()} CPU threads{also}", hint
 
 
 def _space(config: Config, runs: Path) -> Found:

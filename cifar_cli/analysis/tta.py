@@ -21,7 +21,8 @@ def tta_forward(model: nn.Module, kind: Tta) -> Callable[[Tensor], Tensor]:
     """
 
     def flip(images: Tensor) -> Tensor:
-        mean: Tensor = (model(images) + model(images.flip(3))) / 2
+        # The mean in fp32, also of logits in bf16.
+        mean: Tensor = (model(images).float() + model(images.flip(3)).float()) / 2
         return mean
 
     def flip_translate(images: Tensor) -> Tensor:

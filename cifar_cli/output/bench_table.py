@@ -50,7 +50,7 @@ def bench_table(report: dict[str, Any]) -> Table:
         ("Whole process s", "process_seconds", 1, 1),
         ("Evaluation s", "evaluate_seconds", 1, 2),
         ("CPU s", "cpu_seconds", 1, 1),
-        ("Peak memory GiB", "peak_bytes", 2**30, 2),
+        ("Peak memory GiB (host)", "peak_bytes", 2**30, 2),
         ("Training PFLOP", "train_flops", 1e15, 4),
     ):
         cells = [_cell(figures[figure], unit, digits) for figures in report["recipes"].values()]

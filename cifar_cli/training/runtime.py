@@ -7,6 +7,7 @@ import platform
 import re
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -33,16 +34,23 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         ConfigError: The device is not present.
     """
-    present = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
+    # Where a GPU's driver is too old, torch says so, once a process, and that there is no GPU.
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        present = {
+            "cuda": torch.cuda.is_available(),
+            "mps": torch.backends.mps.is_available(),
+            "cpu": True,
+        }
+    reasons = [str(warning.message) for warning in said]
     if name == "auto":
         name = next(device for device, there in present.items() if there)
     if not present[name]:
         here = ", ".join(device for device, there in present.items() if there)
-        raise ConfigError(f"--device {name}: not available here (present: {here}). Try auto.")
+        why = "".join(f" torch says: {reason.rstrip('.')}." for reason in reasons)
+        raise ConfigError(f"--device {name}: not available here (present: {here}).{why} Try auto.")
+    for reason in reasons:
+        warnings.warn(reason, stacklevel=2)
     return torch.device(name)
 
 
@@ -176,6 +184,14 @@ def smaller_batch(config: Config) -> str:
     )
 
 
+# What says of a RuntimeError that memory was wanted: torch's own on a CPU, cuDNN's and cuBLAS's,
+# and cuDNN's where no way of computing has the room that it needs.
+_NO_MEMORY = re.compile("allocate memory|out of memory|ALLOC_FAILED|find an engine to execute")
+_NO_WORKER = re.compile(
+    "DataLoader worker.* (killed by signal|exited unexpectedly)|Pin memory thread exited"
+)
+
+
 @contextmanager
 def memory_errors(remedy: str) -> Iterator[None]:
     """Turn an out-of-memory failure of torch, Python or a loader process into one with a remedy."""
@@ -183,13 +199,13 @@ def memory_errors(remedy: str) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         text = str(error)
-        if re.search(r"DataLoader worker.* (killed by signal|exited unexpectedly)", text):
+        if _NO_WORKER.search(text):
             raise OutOfMemoryError(
                 f"A loader process was killed, as the system does where memory runs out ({text}). "
                 "Try --set data.workers=0."
             ) from error
         is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not is_memory and "allocate memory" not in text and "out of memory" not in text:
+        if not is_memory and not _NO_MEMORY.search(text):
             raise
         raise OutOfMemoryError(f"Out of memory {remedy}") from error
 

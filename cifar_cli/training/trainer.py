@@ -1,4 +1,4 @@
-"""The training loop: a generator of epoch records. It prints, draws and saves nothing."""
+"""The training loop: a generator of epochs' records. It prints, draws and saves nothing."""
 
 from __future__ import annotations
 
