@@ -127,6 +127,12 @@ def test_a_sample_is_of_all_classes_where_images_lie_class_by_class() -> None:
     assert len(ordered.labels[same.any(0)].unique()) > 5
 
 
+def test_a_sample_of_larger_images_has_no_more_pixels() -> None:
+    config = tiny_config(data__image_size=64)
+    assert len(TrainLoader(random_images(60, size=64), config, CPU).sample(40)) == 10
+    assert len(TrainLoader(random_images(60, size=24), config, CPU).sample(40)) == 40
+
+
 def test_plain_batches_are_in_order_and_not_augmented() -> None:
     images = random_images(25)
     normalise = Normalise((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))

@@ -77,8 +77,10 @@ class TrainLoader:
     def sample(self, count: int = 5000) -> Tensor:
         """At most `count` images, not augmented: float32 (N, 3, H, W), normalised, on the CPU.
 
-        From all over the split, as images may lie class by class; drawn by the seed.
+        From all over the split, as images may lie class by class; drawn by the seed. Of images
+        larger than 32 x 32 fewer, with as many pixels in all.
         """
+        count = max(1, count * 32**2 // max(self.images.images.shape[1], 32) ** 2)
         order = epoch_order(self.seed, 0, len(self.images), self.images.images.device)
         return self.normalise(self.images.images[order[:count].sort().values]).cpu()
 
