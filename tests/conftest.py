@@ -25,7 +25,7 @@ from cifar_cli.config import Config, load_config
 from cifar_cli.data import ImageSet
 from cifar_cli.models import native
 
-# What is tested here is what a CPU does, also where there is a GPU. torch has not looked for one yet.
+# A CPU is tested, also where there is a GPU, for which torch has not looked yet.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # A shell starts what it puts in the background deaf to Ctrl-C, and so would be all processes here.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -108,7 +108,7 @@ def test_the_views_border_is_reflected() -> None:
 
 
 def test_the_mean_of_views_is_taken_in_fp32() -> None:
-    """Of logits in bf16, as they are in mixed precision: 257 has no place there, nor in their sum."""
+    """Also of logits in bf16, as in mixed precision, where there is no 257 and no 514."""
     image = torch.full((1, 1, 4, 4), 256.0, dtype=torch.bfloat16)
     image[..., 0] = 258
     assert tta_forward(Corner(), "flip")(image).item() == 257
