@@ -56,7 +56,8 @@ def _section(name: str, command: Any, level: int) -> str:
 
 
 def _name(argument: Any) -> str:
-    return str(argument.metavar or argument.name.upper())
+    """Without the brackets and dots that a metavar has where there may be none or several."""
+    return str(argument.metavar or argument.name.upper()).strip("[].")
 
 
 def _argument(argument: Any) -> str:

@@ -167,21 +167,21 @@ def _device(config: Config) -> Found:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         device = resolve_device(config.device)
-        others = [
-            name
-            for name, there in (
-                ("cuda", torch.cuda.is_available()),
-                ("mps", torch.backends.mps.is_available()),
-                ("cpu", True),
-            )
-            if there and name != device.type
-        ]
+    others = [
+        name
+        for name, there in (
+            ("cuda", torch.cuda.is_available()),
+            ("mps", torch.backends.mps.is_available()),
+            ("cpu", True),
+        )
+        if there and name != device.type
+    ]
     with autocast(config, device):
         is_bf16 = torch.is_autocast_enabled(device.type)
     precision = "bf16" if is_bf16 else "fp32"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     also = f"; also here: {', '.join(others)}" if others else ""
-    hint = " ".join(dict.fromkeys(str(warning.message) for warning in said))
+    hint = " ".join(str(warning.message) for warning in said)
     return f"{device.type} ({name}), {precision}, {torch.get_num_threads()} CPU threads{also}", hint
 
 

@@ -14,7 +14,7 @@ from cifar_cli.errors import ConfigError
 def bench(
     recipes: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RECIPE", help="Names or files. Default: fast90."),
+        typer.Argument(metavar="[RECIPE]...", help="Names or files. Default: fast90."),
     ] = None,
     runs: Annotated[
         int, typer.Option("--runs", metavar="N", min=1, max=1000, help="Runs of each recipe.")

@@ -14,7 +14,7 @@ def plot(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="RUN",
+            metavar="[RUN]...",
             help="Run directories, or names under runs/; several are drawn into one picture. "
             "Default: the newest run.",
             show_default=False,

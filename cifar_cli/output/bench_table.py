@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cifar_cli.analysis.bench import BenchRun, spread
+from cifar_cli.output.console import counted
 from cifar_cli.rundir import SCHEMA_VERSION
 
 FIGURES = (
@@ -42,7 +43,7 @@ def bench_table(report: dict[str, Any]) -> Table:
     table.add_column("")
     for name, figures in report["recipes"].items():
         runs = figures["accuracy"]["n"]
-        table.add_column(f"{escape(name)}\n{runs} run{'s' if runs > 1 else ''}", justify="right")
+        table.add_column(f"{escape(name)}\n{counted(runs, 'run')}", justify="right")
     for title, figure, unit, digits in (
         ("Accuracy %", "accuracy", 0.01, 2),
         ("Accuracy, 6 views %", "accuracy_six_views", 0.01, 2),

@@ -37,20 +37,17 @@ def resolve_device(name: str) -> torch.device:
     # Where a GPU's driver is too old, torch says so, once a process, and that there is no GPU.
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        present = {
-            "cuda": torch.cuda.is_available(),
-            "mps": torch.backends.mps.is_available(),
-            "cpu": True,
-        }
+        has_cuda = torch.cuda.is_available()
+    present = {"cuda": has_cuda, "mps": torch.backends.mps.is_available(), "cpu": True}
     reasons = [str(warning.message) for warning in said]
     if name == "auto":
         name = next(device for device, there in present.items() if there)
+        for reason in reasons:
+            warnings.warn(reason, stacklevel=2)
     if not present[name]:
         here = ", ".join(device for device, there in present.items() if there)
-        why = "".join(f" torch says: {reason.rstrip('.')}." for reason in reasons)
-        raise ConfigError(f"--device {name}: not available here (present: {here}).{why} Try auto.")
-    for reason in reasons:
-        warnings.warn(reason, stacklevel=2)
+        why = f" torch says: {' '.join(reasons)}" if name == "cuda" and reasons else ""
+        raise ConfigError(f"--device {name}: not available here (present: {here}). Try auto.{why}")
     return torch.device(name)
 
 
@@ -184,12 +181,8 @@ def smaller_batch(config: Config) -> str:
     )
 
 
-# What says of a RuntimeError that memory was wanted: torch's own on a CPU, cuDNN's and cuBLAS's,
-# and cuDNN's where no way of computing has the room that it needs.
-_NO_MEMORY = re.compile("allocate memory|out of memory|ALLOC_FAILED|find an engine to execute")
-_NO_WORKER = re.compile(
-    "DataLoader worker.* (killed by signal|exited unexpectedly)|Pin memory thread exited"
-)
+# What says of a RuntimeError that memory was wanted: torch's on a CPU, and cuBLAS's and cuDNN's.
+_NO_MEMORY = re.compile("allocate memory|out of memory|ALLOC(ATION)?_FAILED")
 
 
 @contextmanager
@@ -199,7 +192,7 @@ def memory_errors(remedy: str) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         text = str(error)
-        if _NO_WORKER.search(text):
+        if re.search(r"DataLoader worker.* (killed by signal|exited unexpectedly)", text):
             raise OutOfMemoryError(
                 f"A loader process was killed, as the system does where memory runs out ({text}). "
                 "Try --set data.workers=0."

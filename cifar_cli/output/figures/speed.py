@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.ticker import FuncFormatter
 
-from cifar_cli.output.console import duration
+from cifar_cli.output.console import counted, duration
 from cifar_cli.output.figures.style import CYCLE, LINES, new_figure
 
 Curve = Sequence[tuple[float, float]]
@@ -34,13 +34,12 @@ def accuracy_against_seconds(path: Path, recipes: Mapping[str, Sequence[Curve]])
                 tuple(sum(values) / len(values) for values in zip(*points, strict=True))
                 for points in zip(*curves, strict=False)
             ]
-            runs = f"{len(curves)} run" + ("s" if len(curves) > 1 else "")
             axis.plot(
                 *_columns(mean, unit),
                 color=colour,
                 linestyle=LINES[number % len(LINES)],
                 marker="o",
-                label=f"{name} ({runs}): {mean[-1][1]:.2%} after {duration(mean[-1][0])}",
+                label=f"{name} ({counted(len(curves), 'run')}): {mean[-1][1]:.2%} after {duration(mean[-1][0])}",
             )
         axis.set(
             title="Accuracy against time",
