@@ -34,12 +34,13 @@ def accuracy_against_seconds(path: Path, recipes: Mapping[str, Sequence[Curve]])
                 tuple(sum(values) / len(values) for values in zip(*points, strict=True))
                 for points in zip(*curves, strict=False)
             ]
+            runs = counted(len(curves), "run")
             axis.plot(
                 *_columns(mean, unit),
                 color=colour,
                 linestyle=LINES[number % len(LINES)],
                 marker="o",
-                label=f"{name} ({counted(len(curves), 'run')}): {mean[-1][1]:.2%} after {duration(mean[-1][0])}",
+                label=f"{name} ({runs}): {mean[-1][1]:.2%} after {duration(mean[-1][0])}",
             )
         axis.set(
             title="Accuracy against time",
