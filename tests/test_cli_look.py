@@ -242,6 +242,7 @@ def test_recipes_are_listed_shown_and_copied(cli: Cli, in_tmp: Path) -> None:
     listed = cli("recipes", "list").out
     as_json = cli("recipes", "list", "--json").json["recipes"]
     assert [r["name"] for r in as_json] == recipe_names()
+    assert all(r["about"].endswith(".") for r in as_json)  # a sentence, and not its beginning
     widths = {r["name"]: r["widths"] for r in as_json}
     assert (widths["baseline"], widths["fast92"]) == ([64], [64, 192, 256])
     for name in recipe_names():
