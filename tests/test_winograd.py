@@ -116,7 +116,7 @@ def test_pooled_at_once_is_pooled_after(
         if side:
             pixels = convolve(x, weight, side, mode, compiled=compiled)
         else:
-            pieces = x.split(max(1, 700 // (size[0] * size[1] * outputs)))
+            pieces = x.split(max(1, convolution.PIECE // (size[0] * size[1] * outputs)))
             pixels = torch.cat([F.conv2d(piece, weight, padding=1) for piece in pieces])
         apart = F.max_pool2d(pixels, 2)
         out = convolve(x, weight, side, mode, pool=True, compiled=compiled)

@@ -162,20 +162,12 @@ def _numbers(version: str) -> tuple[int, ...]:
 def _device(config: Config) -> Found:
     import torch
 
-    from cifar_cli.training.runtime import autocast, resolve_device
+    from cifar_cli.training.runtime import autocast, devices_here, resolve_device
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         device = resolve_device(config.device)
-    others = [
-        name
-        for name, there in (
-            ("cuda", torch.cuda.is_available()),
-            ("mps", torch.backends.mps.is_available()),
-            ("cpu", True),
-        )
-        if there and name != device.type
-    ]
+    others = [name for name in devices_here() if name != device.type]
     with autocast(config, device):
         is_bf16 = torch.is_autocast_enabled(device.type)
     precision = "bf16" if is_bf16 else "fp32"

@@ -47,6 +47,14 @@ class Normalise:
         return pixels if self.channels_last else pixels.contiguous()
 
 
+def count_at(side: int, count: int) -> int:
+    """How many images of that side, in pixels, have the pixels of `count` of 32 x 32.
+
+    At most `count`, at least one.
+    """
+    return max(1, count * 32**2 // max(side, 32) ** 2)
+
+
 class TrainLoader:
     """Shuffled, augmented batches of an epoch; the same for the same (seed, epoch).
 
@@ -80,7 +88,7 @@ class TrainLoader:
         From all over the split, as images may lie class by class; drawn by the seed. Of images
         larger than 32 x 32 fewer, with as many pixels in all.
         """
-        count = max(1, count * 32**2 // max(self.images.images.shape[1], 32) ** 2)
+        count = count_at(self.images.images.shape[1], count)
         order = epoch_order(self.seed, 0, len(self.images), self.images.images.device)
         return self.normalise(self.images.images[order[:count].sort().values]).cpu()
 

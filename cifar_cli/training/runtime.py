@@ -20,12 +20,19 @@ from torch import nn
 from cifar_cli import __version__
 from cifar_cli.config import Config
 from cifar_cli.data.cache import home
+from cifar_cli.data.loader import count_at
 from cifar_cli.errors import ConfigError, OutOfMemoryError
 from cifar_cli.models import native
 from cifar_cli.models.convolution import Conv2d
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 EVAL_BATCH = {"cpu": 500, "mps": 1000, "cuda": 2500}  # images of 32 x 32
+
+
+def devices_here() -> list[str]:
+    """Which of `cuda`, `mps` and `cpu` are present, the quickest first."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [*(name for name, is_there in there.items() if is_there), "cpu"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -37,15 +44,14 @@ def resolve_device(name: str) -> torch.device:
     # Where a GPU's driver is too old, torch says so, once a process, and that there is no GPU.
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        has_cuda = torch.cuda.is_available()
-    present = {"cuda": has_cuda, "mps": torch.backends.mps.is_available(), "cpu": True}
+        present = devices_here()
     reasons = [str(warning.message) for warning in said]
     if name == "auto":
-        name = next(device for device, there in present.items() if there)
+        name = present[0]
         for reason in reasons:
             warnings.warn(reason, stacklevel=2)
-    if not present[name]:
-        here = ", ".join(device for device, there in present.items() if there)
+    if name not in present:
+        here = ", ".join(present)
         why = f" torch says: {' '.join(reasons)}" if name == "cuda" and reasons else ""
         raise ConfigError(f"--device {name}: not available here (present: {here}). Try auto.{why}")
     return torch.device(name)
@@ -69,7 +75,7 @@ def eval_batch(device: torch.device, side: int) -> int:
 
     Fewer of larger ones, for the memory, and as GPU kernels count a tensor's numbers in 32 bits.
     """
-    return max(1, EVAL_BATCH[device.type] * 32**2 // max(side, 32) ** 2)
+    return count_at(side, EVAL_BATCH[device.type])
 
 
 def wait_for(device: torch.device) -> None:
