@@ -66,8 +66,8 @@ def main() -> None:
     import torch
 
     from cifar_cli.config import load_config
-    from cifar_cli.data import ImageSet
     from cifar_cli.data.loader import TrainLoader
+    from cifar_cli.data.types import ImageSet
     from cifar_cli.models import build_model
     from cifar_cli.training.evaluation import predict_logits
     from cifar_cli.training.optim import build_optimizer

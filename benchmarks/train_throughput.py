@@ -30,10 +30,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from cifar_cli.config import Config, load_config
-from cifar_cli.data import ImageSet
 from cifar_cli.data.augment_albumentations import AlbumentationsAugment
 from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.shapes import load_shapes
+from cifar_cli.data.types import ImageSet
 from cifar_cli.models import build_model
 from cifar_cli.models.convolution import Conv2d
 from cifar_cli.models.custom_resnet import ConvBlock
@@ -50,7 +50,7 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, images: ImageSet, config: Config) -> None:
         self.images = images
-        augment = AlbumentationsAugment(config.augment, config.data.mean, config.seed, 32)
+        augment = AlbumentationsAugment(config.augment, config.data.mean_colour, config.seed, 32)
         self.transform = augment.transform
         self.mean = torch.tensor(config.data.mean)[:, None, None]
         self.std = torch.tensor(config.data.std)[:, None, None]

@@ -22,7 +22,7 @@ from PIL import Image
 from cifar_cli import train
 from cifar_cli.cli.app import run
 from cifar_cli.config import Config, load_config
-from cifar_cli.data import ImageSet
+from cifar_cli.data.types import ImageSet
 from cifar_cli.models import native
 
 # A CPU is tested, also where there is a GPU, for which torch has not looked yet.

@@ -16,7 +16,7 @@ from cifar_cli.analysis.evaluate import predict, summarise_predictions
 from cifar_cli.analysis.metrics import class_figures, confusion_matrix, wilson_interval
 from cifar_cli.analysis.misclassified import find_mistakes
 from cifar_cli.analysis.tta import tta_forward
-from cifar_cli.data import choose_splits, load_dataset
+from cifar_cli.data.sources import choose_splits, load_dataset
 from cifar_cli.errors import CheckpointError, ConfigError, DataError
 
 

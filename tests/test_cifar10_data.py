@@ -14,7 +14,8 @@ import torchvision
 from local_cifar10 import Bomb, publish_batches, small_batches, write_archive, write_folder
 
 from cifar_cli.config import DataConfig
-from cifar_cli.data import cifar10, load_dataset
+from cifar_cli.data import cifar10
+from cifar_cli.data.sources import load_dataset
 from cifar_cli.errors import DataError
 
 

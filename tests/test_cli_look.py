@@ -226,9 +226,9 @@ def test_preview_augs_shows_exactly_what_training_sees(cli: Cli, in_tmp: Path) -
     import torch
     from conftest import tiny_config
 
-    from cifar_cli.data import load_dataset
     from cifar_cli.data.keyed import epoch_order
     from cifar_cli.data.loader import TrainLoader
+    from cifar_cli.data.sources import load_dataset
 
     config = tiny_config(data__limit_train=None)
     loader = TrainLoader(load_dataset(config.data).train, config, torch.device("cpu"))

@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 
 from cifar_cli.config import DataConfig
-from cifar_cli.data import load_dataset
 from cifar_cli.data.folder import load_folder
-from cifar_cli.data.sources import count_classes
+from cifar_cli.data.sources import count_classes, load_dataset
 from cifar_cli.errors import DataError
 
 Make = Callable[..., Path]

@@ -12,7 +12,7 @@ import torch
 from conftest import random_images, tiny_config
 from torch import Tensor, nn
 
-from cifar_cli.data import Splits
+from cifar_cli.data.sources import Splits
 from cifar_cli.errors import ConfigError, DivergedError
 from cifar_cli.models import build_model
 from cifar_cli.training.lr_search import LrCurve, lr_range_test, suggest

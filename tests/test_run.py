@@ -18,7 +18,7 @@ from PIL import Image
 
 from cifar_cli.analysis.evaluate import evaluate, predict
 from cifar_cli.config.loading import read_config
-from cifar_cli.data import load_dataset
+from cifar_cli.data.sources import load_dataset
 from cifar_cli.errors import (
     CheckpointError,
     ConfigError,

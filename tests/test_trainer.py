@@ -14,8 +14,8 @@ from conftest import random_images, tiny_config
 from torch import Tensor, nn
 
 from cifar_cli.config import Config
-from cifar_cli.data import ImageSet
 from cifar_cli.data.loader import TrainLoader
+from cifar_cli.data.types import ImageSet
 from cifar_cli.errors import DivergedError
 from cifar_cli.models import build_model
 from cifar_cli.models.custom_resnet import CustomResnet

@@ -223,9 +223,9 @@ def _gigabytes(count: int) -> str:
 
 
 def _data(config: Config) -> Found:
-    from cifar_cli.data import load_dataset
     from cifar_cli.data.cache import home
     from cifar_cli.data.cifar10 import ARCHIVE, check_archive, is_batches_folder
+    from cifar_cli.data.sources import load_dataset
 
     source, folder = config.data.source, home(config.data.dir)
     if source == "cifar10" and not is_batches_folder(folder):

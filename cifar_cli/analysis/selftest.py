@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from cifar_cli.config import Config
 from cifar_cli.config.loading import load_config
-from cifar_cli.data import ImageSet
 from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.shapes import load_shapes
+from cifar_cli.data.types import ImageSet
 from cifar_cli.errors import DivergedError
 from cifar_cli.models import build_model
 from cifar_cli.training.optim import build_optimizer
@@ -127,8 +127,8 @@ def compare_augmentation() -> str:
                 "data.workers": workers,
             },
         )
-        loader = TrainLoader(images, settings, torch.device("cpu"))
-        batches = [b for epoch in range(1, EPOCHS + 1) for b, _ in loader.epoch(epoch)]
+        with TrainLoader(images, settings, torch.device("cpu")) as loader:
+            batches = [b for epoch in range(1, EPOCHS + 1) for b, _ in loader.epoch(epoch)]
         drawn[workers] = torch.cat(batches).contiguous()
     total = IMAGES * EPOCHS
     distinct = len({image.numpy().tobytes() for image in drawn[WORKERS]})

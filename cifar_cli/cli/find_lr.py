@@ -49,7 +49,7 @@ def find_lr(
     folder = out or Path("lr_range")
     import shlex
 
-    from cifar_cli.data import choose_splits, load_dataset
+    from cifar_cli.data.sources import choose_splits, load_dataset
     from cifar_cli.output.console import Bars, print_files, print_json, results
     from cifar_cli.output.figures.curves import lr_range
     from cifar_cli.rundir import SCHEMA_VERSION

@@ -50,8 +50,8 @@ def preview_augs(
     folder = out or Path("preview")
     from PIL import Image
 
-    from cifar_cli.data import load_dataset
     from cifar_cli.data.preview import preview
+    from cifar_cli.data.sources import load_dataset
     from cifar_cli.output.console import Bars, print_files
     from cifar_cli.output.figures.images import augmentation_grid, sample_grid
     from cifar_cli.storage import atomic_file

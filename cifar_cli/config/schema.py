@@ -49,6 +49,11 @@ class DataConfig(Section):
     std: Triple = (0.247, 0.244, 0.262)
     """Per-channel standard deviation, pixels scaled to 0..1."""
 
+    @property
+    def mean_colour(self) -> tuple[int, ...]:
+        """The mean in 0..255, with which cutout holes are filled."""
+        return tuple(round(255 * channel) for channel in self.mean)
+
     @field_validator("source", "dir")
     @classmethod
     def _is_path(cls, text: str | None) -> str | None:

@@ -8,11 +8,9 @@ import random
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from cifar_cli.config import AugmentConfig
-from cifar_cli.data.augment_tensor import fill_colour
 from cifar_cli.errors import ConfigError, DataError
 
 # Importing Albumentations would otherwise ask the network for a newer version.
@@ -26,9 +24,7 @@ class AlbumentationsAugment:
     generators of its own, keyed by (seed, epoch, image index).
     """
 
-    def __init__(
-        self, config: AugmentConfig, mean: tuple[float, ...], seed: int, size: int
-    ) -> None:
+    def __init__(self, config: AugmentConfig, fill: tuple[int, ...], seed: int, size: int) -> None:
         albumentations = _import_albumentations()
         hole = (config.cutout_size, config.cutout_size)
         self.seed = seed
@@ -45,21 +41,22 @@ class AlbumentationsAugment:
                     num_holes_range=(1, 1),
                     hole_height_range=hole,
                     hole_width_range=hole,
-                    fill=fill_colour(mean),
+                    fill=fill,
                     p=config.cutout_p,
                 ),
             ],
             strict=True,
         )
 
-    def __call__(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
+    def __call__(
+        self, images: NDArray[np.uint8], indices: NDArray[np.int64], epoch: int
+    ) -> NDArray[np.uint8]:
         """Augment uint8 (B, H, W, 3) images whose dataset positions are `indices`, int64 (B,).
 
         Raises:
             DataError: Albumentations failed at an image, which is named by its position.
         """
-        pixels = images.numpy()
-        augmented = np.empty_like(pixels)
+        augmented = np.empty_like(images)
         for row, index in enumerate(indices.tolist()):
             key = (self.seed, epoch, index)
             self.transform.set_random_state(
@@ -67,14 +64,14 @@ class AlbumentationsAugment:
                 random.Random(self.seed << 96 | epoch << 64 | index),
             )
             try:
-                augmented[row] = self.transform(image=pixels[row])["image"]
+                augmented[row] = self.transform(image=images[row])["image"]
             except Exception as error:
                 raise DataError(
                     f"Training image {index} cannot be augmented in epoch {epoch}: "
                     f"{type(error).__name__}: {error}. Look at it with: cifar-resnet preview-augs "
                     f"--epoch {epoch} --index {index}"
                 ) from error
-        return torch.from_numpy(augmented)
+        return augmented
 
 
 def _import_albumentations() -> Any:

@@ -35,10 +35,10 @@ class Draws(NamedTuple):
 class TensorAugment:
     """Random resized crop, horizontal flip and one square hole, drawn for each image anew."""
 
-    def __init__(self, config: AugmentConfig, mean: tuple[float, ...], seed: int) -> None:
+    def __init__(self, config: AugmentConfig, fill: tuple[int, ...], seed: int) -> None:
         self.config = config
         self.seed = seed
-        self.fill = fill_colour(mean)
+        self.fill = fill
 
     def __call__(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
         """Augment uint8 (B, H, W, 3) images whose dataset positions are `indices`, int64 (B,).
@@ -82,11 +82,6 @@ class TensorAugment:
         inside = (pixel >= draws.hole[..., None]) & (pixel < end[..., None])
         hole = inside[:, 0, :, None] & inside[:, 1, None, :] & draws.cut[:, None, None]
         return torch.where(hole[..., None], _vector(self.fill, images), images)
-
-
-def fill_colour(mean: tuple[float, ...]) -> tuple[int, ...]:
-    """The mean colour in 0..255, with which holes are filled."""
-    return tuple(round(255 * channel) for channel in mean)
 
 
 def _vector(numbers: tuple[int, ...], like: Tensor) -> Tensor:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from cifar_cli.config import Config
 from cifar_cli.data.augment_tensor import TensorAugment
 from cifar_cli.data.keyed import epoch_order
 from cifar_cli.data.types import ImageSet
-
-STOPS = (signal.SIGINT, signal.SIGTERM)
+from cifar_cli.data.worker_pool import WorkerPool
 
 
 class Augment(Protocol):
@@ -58,24 +55,51 @@ def count_at(side: int, count: int) -> int:
 class TrainLoader:
     """Shuffled, augmented batches of an epoch; the same for the same (seed, epoch).
 
+    With loader processes it is to be closed, or used in a `with` block.
+
     Args:
         images: What to train on; moved to `device` once where the augmentation runs there.
-        config: Seed, batch size, augmentation and layout.
+        config: Seed, batch size, augmentation, loader processes and layout.
         device: Where the batches are wanted.
+
+    Raises:
+        OutOfMemoryError: Loader processes, or the memory that they share, cannot be had.
     """
 
     def __init__(self, images: ImageSet, config: Config, device: torch.device) -> None:
         self.batch_size = config.train.batch_size
         self.seed = config.seed
         self.device = device
-        self.augment = make_augment(config)
         self.normalise = Normalise(config.data.mean, config.data.std, config.runtime.channels_last)
-        self.workers = config.data.workers if config.augment.form == "albumentations" else 0
+        by_image = config.augment.form == "albumentations"
         # Albumentations works on the CPU; everything else is fastest where the network is.
-        home = torch.device("cpu") if config.augment.form == "albumentations" else device
+        home = torch.device("cpu") if by_image else device
         self.images = ImageSet(
             images.images.to(home), images.labels.to(home), images.indices.to(home)
         )
+        workers = min(config.data.workers, self.steps) if by_image else 0
+        self.pool = WorkerPool(self.images, config, workers) if workers else None
+        self.augment = None if self.pool else make_augment(config)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the loader processes."""
+        if self.pool:
+            self.pool.close()
+
+    def wait_until_ready(self) -> None:
+        """Wait until loader processes, which start in the background, can give batches.
+
+        Raises:
+            CifarError: What keeps them from it.
+        """
+        if self.pool:
+            self.pool.wait_until_ready()
 
     @property
     def steps(self) -> int:
@@ -96,111 +120,45 @@ class TrainLoader:
         """Yield images, float32 (B, 3, H, W), and labels, int64 (B,), from `first_step` on."""
         order = epoch_order(self.seed, epoch, len(self.images), self.images.labels.device)
         batches = torch.split(order, self.batch_size)[first_step:]
-        for rows, augmented in zip(batches, self._augmented(batches, epoch), strict=True):
-            pixels = augmented.to(self.device, non_blocking=True)
-            labels = self.images.labels[rows].to(self.device, non_blocking=True)
-            yield self.normalise(pixels), labels
-
-    def _augmented(self, batches: tuple[Tensor, ...], epoch: int) -> Iterator[Tensor]:
-        job = _AugmentJob(self.images, self.augment, batches, epoch)
-        if self.workers == 0 or not batches:
-            for number in range(len(batches)):
-                yield _batch(job[number])
-            return
-        loader = DataLoader(
-            job,
-            batch_size=None,
-            num_workers=min(self.workers, len(batches)),
-            worker_init_fn=_start_worker,
-            pin_memory=self.device.type == "cuda",
-            # Workers must not draw from the generator that training draws from.
-            generator=torch.Generator(),
+        augmented = (
+            map(self._out_of_slot, self.pool.batches(epoch, order, first_step))
+            if self.pool
+            else (self._augmented(rows, epoch) for rows in batches)
         )
-        with _stops_held_back():
-            results = iter(loader)
-        try:
-            for result in fetched(results):
-                yield _batch(result)
-        finally:
-            # An error would keep the iterator alive, and it its workers, which ignore SIGTERM.
-            results._shutdown_workers()  # type: ignore[attr-defined]
+        for rows, images in zip(batches, augmented, strict=True):
+            labels = self.images.labels[rows].to(self.device, non_blocking=True)
+            yield self.normalise(images.to(self.device, non_blocking=True)), labels
 
-
-class _AugmentJob(Dataset[Tensor | Exception]):
-    """Batch number to augmented batch, in this process or in a worker.
-
-    What goes wrong is handed over as a value: a worker's exceptions arrive as text.
-    """
-
-    def __init__(
-        self, images: ImageSet, augment: Augment, batches: tuple[Tensor, ...], epoch: int
-    ) -> None:
-        self.images, self.augment, self.batches, self.epoch = images, augment, batches, epoch
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, number: int) -> Tensor | Exception:
-        rows = self.batches[number]
+    def _augmented(self, rows: Tensor, epoch: int) -> Tensor:
+        assert self.augment is not None
         # index_select copies whole images; plain indexing goes byte by byte.
         pixels = self.images.images.index_select(0, rows)
-        try:
-            return self.augment(pixels, self.images.indices[rows], self.epoch)
-        except Exception as error:
-            return error
+        return self.augment(pixels, self.images.indices[rows], epoch)
 
-
-def _batch(result: Tensor | Exception) -> Tensor:
-    if isinstance(result, Exception):
-        raise result
-    return result
-
-
-def fetched(results: Iterator[Tensor | Exception]) -> Iterator[Tensor | Exception]:
-    """Pass on what workers give, and have torch's own word where one was killed as it gave.
-
-    Raises:
-        RuntimeError: The connection over which a worker hands its memory on was cut.
-    """
-    try:
-        yield from results
-    except (ConnectionError, EOFError) as error:
-        raise RuntimeError(f"DataLoader worker exited unexpectedly: {error!r}") from error
-
-
-def _start_worker(_: int) -> None:
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-    torch.set_num_threads(1)
-    for number in STOPS:
-        signal.signal(number, signal.SIG_IGN)
-
-
-@contextmanager
-def _stops_held_back() -> Iterator[None]:
-    """Start workers deaf to stops from their first instant, where the system can (POSIX).
-
-    A stop is the main process's to answer; it needs its workers until the step at hand is done.
-    """
-    if os.name != "posix":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    def _out_of_slot(self, images: Tensor) -> Tensor:
+        """A batch that stays as it is while it is copied to a device in the background."""
+        if self.device.type == "cuda":
+            return images.pin_memory()
+        # On a CPU, normalising is done before the next batch can be written.
+        return images if self.device.type == "cpu" else images.clone()
 
 
 def make_augment(config: Config) -> Augment:
     """The augmentation in the form that `config.augment.form` names."""
     if config.augment.form == "tensor":
-        return TensorAugment(config.augment, config.data.mean, config.seed)
+        return TensorAugment(config.augment, config.data.mean_colour, config.seed)
     # Only this form needs Albumentations, whose import takes seconds.
     from cifar_cli.data.augment_albumentations import AlbumentationsAugment
 
-    return AlbumentationsAugment(
-        config.augment, config.data.mean, config.seed, config.data.image_size
+    by_image = AlbumentationsAugment(
+        config.augment, config.data.mean_colour, config.seed, config.data.image_size
     )
+
+    def augment(images: Tensor, indices: Tensor, epoch: int) -> Tensor:
+        pixels: NDArray[np.uint8] = by_image(images.numpy(), indices.numpy(), epoch)
+        return torch.from_numpy(pixels)
+
+    return augment
 
 
 def plain_batches(

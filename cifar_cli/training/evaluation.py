@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cifar_cli.config import Config
-from cifar_cli.data import ImageSet
 from cifar_cli.data.loader import Normalise, plain_batches
+from cifar_cli.data.types import ImageSet
 from cifar_cli.training.runtime import autocast, eval_batch
 
 Forward = Callable[[Tensor], Tensor]

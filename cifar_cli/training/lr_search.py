@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from cifar_cli.config import Config
-from cifar_cli.data import Splits
 from cifar_cli.data.loader import TrainLoader
+from cifar_cli.data.sources import Splits
 from cifar_cli.errors import ConfigError, DivergedError
 from cifar_cli.models import build_model
 from cifar_cli.training.optim import build_optimizer
@@ -66,6 +66,7 @@ def lr_range_test(
     num_iter: int = 200,
     step_mode: Literal["exp", "linear"] = "exp",
     model: nn.Module | None = None,
+    loader: TrainLoader | None = None,
     on_step: Callable[[str, int, int | None], None] = lambda what, done, total: None,
 ) -> LrCurve:
     """Raise the learning rate batch by batch and watch the loss.
@@ -79,6 +80,7 @@ def lr_range_test(
         num_iter: Steps at most; the test stops where the loss reaches five times its minimum.
         step_mode: Even steps of the logarithm (`exp`) or of the rate itself.
         model: What to test, not changed; None: the network as training would start with it.
+        loader: Loader of `splits.train`, which stays open; None: one for this test alone.
         on_step: Called with what is being done, steps done, and steps in all.
 
     Raises:
@@ -87,8 +89,9 @@ def lr_range_test(
     """
     check_range(start_lr, end_lr, num_iter)
     before = rng_state(device)
-    loader = TrainLoader(splits.train, config, device)
-    try:
+    with contextlib.ExitStack() as around:
+        around.callback(restore_rng, before, device)
+        loader = loader or around.enter_context(TrainLoader(splits.train, config, device))
         if model is None:
             torch.manual_seed(config.seed)
             classes, size = len(splits.class_names), config.data.image_size
@@ -97,8 +100,6 @@ def lr_range_test(
         history = _range_test(
             tested, loader, config, start_lr, end_lr, num_iter, step_mode, on_step
         )
-    finally:
-        restore_rng(before, device)
     finite = [(lr, loss) for lr, loss in zip(*history, strict=False) if math.isfinite(loss)]
     if len(finite) < LEAST_STEPS:
         raise DivergedError(

@@ -6,7 +6,8 @@ from typing import Any
 
 from cifar_cli.config import Config
 from cifar_cli.config.loading import flat_settings
-from cifar_cli.data import Dataset, Splits, choose_splits
+from cifar_cli.data.sources import Splits, choose_splits
+from cifar_cli.data.types import Dataset
 from cifar_cli.errors import CheckpointError, ConfigError
 from cifar_cli.rundir import RunDir
 from cifar_cli.training.checkpoint import Checkpoint, load_newest

@@ -14,8 +14,8 @@ import torch
 
 from cifar_cli.config import Config
 from cifar_cli.config.loading import config_yaml
-from cifar_cli.data import Splits, choose_splits, load_dataset
 from cifar_cli.data.loader import TrainLoader
+from cifar_cli.data.sources import Splits, choose_splits, load_dataset
 from cifar_cli.data.types import BadImage
 from cifar_cli.errors import CheckpointError, CifarError, Interrupted, nearest_hint
 from cifar_cli.models import build_model
@@ -114,13 +114,14 @@ def train(
             for note in dataset.notes:
                 observer.message(note)
             splits = choose_splits(dataset, config.data, config.seed)
+            loader = stack.enter_context(TrainLoader(splits.train, config, device))
             if config.optim.max_lr == "auto":
-                config = _with_found_lr(config, splits, device, observer)
-            loader = TrainLoader(splits.train, config, device)
+                config = _with_found_lr(config, splits, loader, observer)
             state = _fresh_state(config, len(splits.class_names), loader)
             if checkpoint:
                 restore(state, checkpoint)
                 changed += changed_images(dataset, splits, checkpoint, config, allow_changes)
+            loader.wait_until_ready()
         if changed:
             observer.message(f"Going on with changes: {'; '.join(changed)}.")
             if state.step and moves_the_steps(changed):
@@ -299,13 +300,13 @@ def _fresh_state(config: Config, num_classes: int, loader: TrainLoader) -> Train
 
 
 def _with_found_lr(
-    config: Config, splits: Splits, device: torch.device, observer: Observer
+    config: Config, splits: Splits, loader: TrainLoader, observer: Observer
 ) -> Config:
     """Run the LR range test, and put its suggestion into the configuration."""
     from cifar_cli.training.lr_search import lr_range_test
 
     observer.message("First the LR range test, 200 steps at most.")
-    curve = lr_range_test(config, splits, device, on_step=observer.progress)
+    curve = lr_range_test(config, splits, loader.device, loader=loader, on_step=observer.progress)
     observer.message(f"The LR range test suggests --max-lr {curve.suggestion:.3g}.")
     optim = config.optim.model_copy(update={"max_lr": float(f"{curve.suggestion:.3g}")})
     return config.model_copy(update={"optim": optim})

@@ -193,18 +193,12 @@ _NO_MEMORY = re.compile("allocate memory|out of memory|ALLOC(ATION)?_FAILED")
 
 @contextmanager
 def memory_errors(remedy: str) -> Iterator[None]:
-    """Turn an out-of-memory failure of torch, Python or a loader process into one with a remedy."""
+    """Turn an out-of-memory failure of torch or Python into one with a remedy."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        text = str(error)
-        if re.search(r"DataLoader worker.* (killed by signal|exited unexpectedly)", text):
-            raise OutOfMemoryError(
-                f"A loader process was killed, as the system does where memory runs out ({text}). "
-                "Try --set data.workers=0."
-            ) from error
         is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not is_memory and not _NO_MEMORY.search(text):
+        if not is_memory and not _NO_MEMORY.search(str(error)):
             raise
         raise OutOfMemoryError(f"Out of memory {remedy}") from error
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cifar_cli.config import Config
-from cifar_cli.data import ImageSet
 from cifar_cli.data.loader import TrainLoader
+from cifar_cli.data.types import ImageSet
 from cifar_cli.errors import DivergedError
 from cifar_cli.models.speed_resnet import resized
 from cifar_cli.rundir import EpochRecord, StepRecord

@@ -16,7 +16,7 @@ from conftest import TINY_FLAGS, Answer, rows, tree
 from PIL import Image
 
 from cifar_cli.config import DataConfig
-from cifar_cli.data import load_dataset
+from cifar_cli.data.sources import load_dataset
 
 FLAGS = [*TINY_FLAGS, "--set", "runtime.threads=1"]
 Cli = Callable[..., Answer]

@@ -21,8 +21,9 @@ from torch import nn
 
 from cifar_cli.config import load_config
 from cifar_cli.config.loading import read_config
-from cifar_cli.data import ImageSet, Splits
 from cifar_cli.data.loader import TrainLoader, make_augment
+from cifar_cli.data.sources import Splits
+from cifar_cli.data.types import ImageSet
 from cifar_cli.models import build_model
 from cifar_cli.training.lr_search import lr_range_test
 

@@ -1,0 +1,132 @@
+"""A loader process: it augments the batches it is asked for, into memory that it shares.
+
+`worker_pool` starts it as a program of its own, so that it works alike whatever multiprocessing's
+start method is, imports nothing of the script that trains, and inherits neither locks nor threads.
+Requests and replies are lines of JSON on its standard input and output.
+
+Nothing here may import torch: it would take two more seconds and half a gigabyte a process.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import sys
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cifar_cli.errors import CifarError
+
+READY = 0
+"""Ticket of the reply that says that a process can take requests."""
+
+
+class Layout(NamedTuple):
+    """What the shared memory holds: shapes, in the order in which the arrays lie in it."""
+
+    num_images: int
+    """Images of the split."""
+    side: int
+    """Height and width of an image, in pixels."""
+    batch_size: int
+    slots: int
+    """Batches that there is space for."""
+
+    @property
+    def image_bytes(self) -> int:
+        return self.side * self.side * 3
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        images = self.num_images + self.slots * self.batch_size
+        return 2 * 8 * self.num_images + images * self.image_bytes
+
+
+class Shared(NamedTuple):
+    """Arrays in the shared memory."""
+
+    indices: NDArray[np.int64]
+    """(N,) positions of the images in their source."""
+    order: NDArray[np.int64]
+    """(N,) rows of `images`, in the order of the epoch."""
+    images: NDArray[np.uint8]
+    """(N, H, W, 3)"""
+    slots: NDArray[np.uint8]
+    """(S, B, H, W, 3): augmented batches."""
+
+
+def map_arrays(memory: mmap.mmap, layout: Layout) -> Shared:
+    """Arrays that look at `memory`, which is `layout.size` bytes long."""
+    n, side = layout.num_images, layout.side
+    image = (side, side, 3)
+    pixels = 2 * 8 * n
+    slots = pixels + n * layout.image_bytes
+    return Shared(
+        indices=np.frombuffer(memory, np.int64, n),
+        order=np.frombuffer(memory, np.int64, n, 8 * n),
+        images=np.frombuffer(memory, np.uint8, n * layout.image_bytes, pixels).reshape(-1, *image),
+        slots=np.frombuffer(memory, np.uint8, offset=slots).reshape(
+            layout.slots, layout.batch_size, *image
+        ),
+    )
+
+
+def main(setup: dict[str, Any]) -> None:
+    """Answer requests until standard input ends, as it does with the process that trains."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a stop is for the process that trains
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # whatever a library prints must not be taken for a reply
+    try:
+        answer_requests(setup, replies)
+    except BrokenPipeError:
+        return
+
+
+def answer_requests(setup: dict[str, Any], replies: BinaryIO) -> None:
+    """Say that all is ready, then fill one slot per request: ticket, epoch, first, last, slot."""
+
+    def reply(ticket: int, kind: str = "", text: str = "") -> None:
+        replies.write(json.dumps([ticket, kind, text]).encode() + b"\n")
+
+    try:
+        # Albumentations takes torch along where it is there, and does without where it is not.
+        sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+        from cifar_cli.config import AugmentConfig
+        from cifar_cli.data.augment_albumentations import AlbumentationsAugment
+
+        layout = Layout(*setup["layout"])
+        with open(setup["memory"], "r+b", closefd=True) as file:
+            shared = map_arrays(mmap.mmap(file.fileno(), layout.size), layout)
+        augment = AlbumentationsAugment(
+            AugmentConfig(**setup["augment"]), setup["fill"], setup["seed"], layout.side
+        )
+    except Exception as error:
+        reply(READY, *_told(error))
+        return
+    reply(READY)
+    for line in sys.stdin.buffer:
+        ticket, epoch, first, last, slot = json.loads(line)
+        rows = shared.order[first:last]
+        try:
+            shared.slots[slot, : last - first] = augment(
+                shared.images[rows], shared.indices[rows], epoch
+            )
+        except Exception as error:
+            reply(ticket, *_told(error))
+        else:
+            reply(ticket)
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    """An error as a value: the name of its kind, empty where it is a fault, and its text."""
+    if isinstance(error, CifarError):
+        return type(error).__name__, str(error)
+    if isinstance(error, MemoryError):
+        return "OutOfMemoryError", "A loader process has no memory left. Use --set data.workers=0."
+    return "", f"{type(error).__name__}: {error}"

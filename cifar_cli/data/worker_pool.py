@@ -1,0 +1,283 @@
+"""Loader processes that augment batches ahead of the network, started once for a run."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cifar_cli import errors
+from cifar_cli.config import Config
+from cifar_cli.data.types import ImageSet
+from cifar_cli.data.worker import READY, Layout, map_arrays
+from cifar_cli.errors import ConfigError, OutOfMemoryError, StorageError
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+AHEAD = 2
+"""Batches that each process is asked for before the first of them is wanted."""
+PATIENCE_SECONDS = 300.0
+"""A process that has given no batch for so long is taken to be stuck."""
+WITHOUT = "Try --set data.workers=0."
+# The module search path comes first: -P keeps files of the current folder from being taken for
+# modules of the standard library.
+_PROGRAM = """
+import json, sys
+setup = json.loads(sys.stdin.buffer.readline())
+sys.path[:] = setup.pop("path")
+from cifar_cli.data.worker import main
+main(setup)
+"""
+
+
+class WorkerPool:
+    """Processes that read a split's images from shared memory and fill shared batches.
+
+    Args:
+        images: The split; its pixels are copied into the shared memory once.
+        config: Seed, batch size and augmentation, the latter in the form `albumentations`.
+        workers: How many processes.
+
+    Raises:
+        OutOfMemoryError: The shared memory, or a process, cannot be had.
+    """
+
+    def __init__(self, images: ImageSet, config: Config, workers: int) -> None:
+        count, side = images.images.shape[:2]
+        # One slot more than are asked for ahead: the batch that is being read.
+        slots = (AHEAD + 1) * workers
+        layout = Layout(count, side, min(config.train.batch_size, count), slots)
+        self.count, self.batch_size = count, layout.batch_size
+        self.ticket = READY
+        memory = _Memory(layout.size)
+        self.shared = map_arrays(memory.map, layout)
+        self.shared.images[:] = images.images.numpy()
+        self.shared.indices[:] = images.indices.numpy()
+        setup = {
+            "path": sys.path,
+            "memory": memory.name,
+            "layout": layout,
+            "augment": config.augment.model_dump(mode="json"),
+            "fill": config.data.mean_colour,
+            "seed": config.seed,
+        }
+        self.workers: list[_Worker] = []
+        # Also called where nobody closes the pool: when it is forgotten, and at the program's end.
+        self.close = weakref.finalize(self, _end, self.workers, memory)
+        try:
+            with _stops_held_back():
+                for _ in range(workers):
+                    self.workers.append(_Worker(setup, memory.descriptors))
+        except OSError as error:
+            self.close()
+            raise OutOfMemoryError(
+                f"A loader process cannot be started: {error.strerror}. {WITHOUT}"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def wait_until_ready(self) -> None:
+        """Wait until every process has loaded what it needs.
+
+        Raises:
+            CifarError: What kept one from it.
+        """
+        for worker in self.workers:
+            worker.wait_until_ready()
+
+    def batches(self, epoch: int, order: Tensor, first_step: int) -> Iterator[Tensor]:
+        """Yield augmented batches, uint8 (B, H, W, 3), of the images at `order`, int64 (N,).
+
+        Each is valid until the next one is asked for. An iteration may be left at any point.
+
+        Raises:
+            CifarError: An image cannot be augmented, or a process was killed or is stuck.
+        """
+        self.wait_until_ready()
+        self.shared.order[:] = order.numpy()
+        starts = range(first_step * self.batch_size, self.count, self.batch_size)
+        first_ticket = self.ticket + 1
+        self.ticket += len(starts)
+
+        def ask(number: int) -> None:
+            if number < len(starts):
+                first = starts[number]
+                last = min(first + self.batch_size, self.count)
+                slot = number % len(self.shared.slots)
+                self._worker(number).ask(first_ticket + number, epoch, first, last, slot)
+
+        for number in range(AHEAD * len(self.workers)):
+            ask(number)
+        for number, first in enumerate(starts):
+            self._worker(number).wait_for(first_ticket + number)
+            ask(number + AHEAD * len(self.workers))
+            size = min(self.batch_size, self.count - first)
+            yield torch.from_numpy(self.shared.slots[number % len(self.shared.slots), :size])
+
+    def _worker(self, number: int) -> _Worker:
+        return self.workers[number % len(self.workers)]
+
+
+class _Worker:
+    """One process, and the thread that reads its replies."""
+
+    def __init__(self, setup: dict[str, Any], descriptors: tuple[int, ...]) -> None:
+        self.is_ready = False
+        self.replies: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=descriptors,
+            # A process computes by itself; the threads of its libraries would only wait.
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            # Windows sends Ctrl-C to a whole group of processes; POSIX holds it back by a mask.
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+        self._send(setup)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with suppress(OSError, ValueError):  # closed at the end
+            for line in self.process.stdout:
+                self.replies.put(line)
+        self.replies.put(None)
+
+    def ask(self, *request: int) -> None:
+        """Send a request: ticket, epoch, first, last, slot."""
+        self._send(request)
+
+    def wait_until_ready(self) -> None:
+        if not self.is_ready:
+            self.wait_for(READY)
+            self.is_ready = True
+
+    def wait_for(self, ticket: int) -> None:
+        """Wait for the reply with that ticket, and leave out those that nobody waits for."""
+        while True:
+            try:
+                line = self.replies.get(timeout=PATIENCE_SECONDS)
+            except queue.Empty:
+                raise OutOfMemoryError(
+                    f"A loader process has given no batch for {PATIENCE_SECONDS:.0f} s. {WITHOUT}"
+                ) from None
+            if line is None:
+                raise self._death()
+            answered, kind, text = json.loads(line)
+            if answered == ticket:
+                break
+        if kind:
+            raise getattr(errors, kind)(text)
+        if text:
+            raise RuntimeError(f"In a loader process: {text}")
+
+    def _send(self, value: object) -> None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(value).encode() + b"\n")
+            self.process.stdin.flush()
+        except OSError:
+            raise self._death() from None
+
+    def _death(self) -> errors.CifarError:
+        """What to tell of a process that is no longer there."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        code = self.process.returncode
+        if code is not None and code > 0:
+            return ConfigError(f"A loader process ended with exit code {code}. {WITHOUT}")
+        return OutOfMemoryError(
+            "A loader process was killed, as the system does where memory runs out "
+            f"(signal {-(code or 0)}). {WITHOUT}"
+        )
+
+    def end(self) -> None:
+        """Kill the process, which has nothing to lose, and wait until it is gone."""
+        self.process.kill()
+        self.process.wait()
+        self.reader.join()
+        for stream in (self.process.stdin, self.process.stdout):
+            with suppress(OSError):  # what was not sent yet need not be
+                stream.close()  # type: ignore[union-attr]
+
+
+def _end(workers: list[_Worker], memory: _Memory) -> None:
+    for worker in workers:
+        worker.end()
+    memory.forget()
+
+
+class _Memory:
+    """Bytes that a child process can map too, by `name`, for `open`.
+
+    On Linux they have no name in any folder, and so need neither a temporary folder nor /dev/shm,
+    which is small in containers.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.path: Path | None = None
+        try:
+            if hasattr(os, "memfd_create"):
+                self.descriptor = os.memfd_create("cifar-resnet-images")
+                # Memory that is lacking is an error now, not a signal when it is written to.
+                os.posix_fallocate(self.descriptor, 0, size)
+            else:
+                self.descriptor, path = tempfile.mkstemp(prefix="cifar-resnet-images-")
+                self.path = Path(path)
+                os.truncate(self.descriptor, size)
+            self.map = mmap.mmap(self.descriptor, size)
+        except (OSError, ValueError) as error:
+            self.forget()
+            kind = StorageError if self.path else OutOfMemoryError
+            raise kind(
+                f"Loader processes need {size / 10**6:,.0f} MB to share images: {error}. {WITHOUT}"
+            ) from error
+
+    @property
+    def name(self) -> int | str:
+        return str(self.path) if self.path else self.descriptor
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """What a child process has to inherit."""
+        return () if self.path else (self.descriptor,)
+
+    def forget(self) -> None:
+        """Give up the name; the memory itself goes with the last array that looks at it."""
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+        if self.path:
+            with suppress(OSError):
+                self.path.unlink()
+
+
+@contextmanager
+def _stops_held_back() -> Iterator[None]:
+    """Start processes deaf to stops from their first instant, where the system can (POSIX).
+
+    A stop is the main process's to answer; it needs its loader until the step at hand is done.
+    """
+    if os.name != "posix":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
