@@ -181,14 +181,24 @@ def test_a_step_that_computes_something_else(cli: Cli, monkeypatch: pytest.Monke
     assert "differs" in crosses["training step"]["detail"]
 
 
-def test_loader_processes_that_repeat_draws(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What Albumentations does when left to seed itself: all workers start from one state.
-    from cifar_cli.data.augment_albumentations import AlbumentationsAugment
+REPEATS = """
+import os, random
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+import albumentations, numpy
+plain = albumentations.Compose.set_random_state
+albumentations.Compose.set_random_state = lambda self, *_: plain(
+    self, numpy.random.default_rng(0), random.Random(0)
+)
+"""
 
-    plain = AlbumentationsAugment.__call__
-    monkeypatch.setattr(
-        AlbumentationsAugment, "__call__", lambda self, x, i, epoch: plain(self, x, i % 16, epoch)
-    )
+
+def test_loader_processes_that_repeat_draws(
+    cli: Cli, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What Albumentations does when left to seed itself: all workers start from one state.
+    packages = tmp_path_factory.mktemp("packages")
+    (packages / "sitecustomize.py").write_text(REPEATS)
+    monkeypatch.setenv("PYTHONPATH", str(packages))
     answer = cli("doctor", "--data", "shapes", "--json")
     assert answer.code == 5
     assert "draws" in failed(answer)["augmentation"]["detail"]

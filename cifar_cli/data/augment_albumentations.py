@@ -58,12 +58,11 @@ class AlbumentationsAugment:
         """
         augmented = np.empty_like(images)
         for row, index in enumerate(indices.tolist()):
-            key = (self.seed, epoch, index)
-            self.transform.set_random_state(
-                np.random.default_rng(key),
-                random.Random(self.seed << 96 | epoch << 64 | index),
-            )
             try:
+                self.transform.set_random_state(
+                    np.random.default_rng((self.seed, epoch, index)),
+                    random.Random(self.seed << 96 | epoch << 64 | index),
+                )
                 augmented[row] = self.transform(image=images[row])["image"]
             except Exception as error:
                 raise DataError(

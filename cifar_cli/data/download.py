@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from urllib.error import HTTPError
 
 from filelock import FileLock
 
@@ -150,4 +151,6 @@ def _source_errors() -> Iterator[None]:
     try:
         yield
     except (OSError, HTTPException, ValueError) as error:
+        if isinstance(error, HTTPError):
+            error.close()  # an answer too, with a connection behind it
         raise _SourceFailed(str(getattr(error, "reason", None) or error)) from error

@@ -15,7 +15,6 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,7 +79,9 @@ class WorkerPool:
         try:
             with _stops_held_back():
                 for _ in range(workers):
-                    self.workers.append(_Worker(setup, memory.descriptors))
+                    self.workers.append(_Worker(memory.descriptors))
+            for worker in self.workers:
+                worker.send(setup)
         except OSError as error:
             self.close()
             raise OutOfMemoryError(
@@ -118,7 +119,7 @@ class WorkerPool:
                 first = starts[number]
                 last = min(first + self.batch_size, self.count)
                 slot = number % len(self.shared.slots)
-                self._worker(number).ask(first_ticket + number, epoch, first, last, slot)
+                self._worker(number).send((first_ticket + number, epoch, first, last, slot))
 
         for number in range(AHEAD * len(self.workers)):
             ask(number)
@@ -135,7 +136,7 @@ class WorkerPool:
 class _Worker:
     """One process, and the thread that reads its replies."""
 
-    def __init__(self, setup: dict[str, Any], descriptors: tuple[int, ...]) -> None:
+    def __init__(self, descriptors: tuple[int, ...]) -> None:
         self.is_ready = False
         self.replies: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self.process = subprocess.Popen(
@@ -150,7 +151,6 @@ class _Worker:
         )
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
-        self._send(setup)
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -158,10 +158,6 @@ class _Worker:
             for line in self.process.stdout:
                 self.replies.put(line)
         self.replies.put(None)
-
-    def ask(self, *request: int) -> None:
-        """Send a request: ticket, epoch, first, last, slot."""
-        self._send(request)
 
     def wait_until_ready(self) -> None:
         if not self.is_ready:
@@ -187,7 +183,8 @@ class _Worker:
         if text:
             raise RuntimeError(f"In a loader process: {text}")
 
-    def _send(self, value: object) -> None:
+    def send(self, value: object) -> None:
+        """Send the setup, or a request: ticket, epoch, first, last, slot."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(value).encode() + b"\n")

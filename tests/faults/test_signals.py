@@ -7,6 +7,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -97,19 +98,27 @@ def test_a_second_ctrl_c_while_saving_loses_nothing(in_tmp: Path) -> None:
     goes_on(in_tmp)
 
 
-def spoil_an_image() -> None:
-    import albumentations
+SPOILED = """
+import os
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+import albumentations
+flip = albumentations.HorizontalFlip.apply
+left = [5]
 
-    flip = albumentations.HorizontalFlip.apply
+def apply(self, img, **options):
+    left[0] -= 1
+    if left[0] < 0:
+        raise ValueError("this image is spoiled")
+    return flip(self, img, **options)
 
-    def apply(self: object, img: object, **options: object) -> object:
-        if apply.left == 0:  # type: ignore[attr-defined]
-            raise ValueError("this image is spoiled")
-        apply.left -= 1  # type: ignore[attr-defined]
-        return flip(self, img, **options)
+albumentations.HorizontalFlip.apply = apply
+"""
 
-    apply.left = 5  # type: ignore[attr-defined]
-    albumentations.HorizontalFlip.apply = apply
+
+def spoil_an_image(packages: str) -> None:
+    """In this process, and in all that it starts."""
+    os.environ["PYTHONPATH"] = packages
+    exec(SPOILED, {})
 
 
 @pytest.mark.fault(25)
@@ -118,7 +127,8 @@ def test_an_image_that_cannot_be_augmented_is_told_by_its_position(
     in_tmp: Path, workers: int
 ) -> None:
     flags = [*LONG, "--set", "augment.form=albumentations", "--set", f"data.workers={workers}"]
-    process = Running(in_tmp, "train", *flags, fault=spoil_an_image)
+    (in_tmp / "sitecustomize.py").write_text(SPOILED)
+    process = Running(in_tmp, "train", *flags, fault=partial(spoil_an_image, str(in_tmp)))
     assert process.end() == 3
     errors = [line for line in process.text().splitlines() if line.startswith("Error")]
     assert len(errors) == 1

@@ -1,0 +1,241 @@
+"""Loader processes: started once, the same bits, told when they die, and gone at the end."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, random_images, tiny_config
+
+from cifar_cli.data import worker_pool
+from cifar_cli.data.loader import TrainLoader
+from cifar_cli.data.worker import Layout
+from cifar_cli.errors import CifarError, ConfigError, DataError, OutOfMemoryError, StorageError
+
+CPU = torch.device("cpu")
+BY_IMAGE = {"augment__form": "albumentations"}
+posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
+
+def loader_with(workers: int, images: int = 70, **changes: object) -> TrainLoader:
+    config = tiny_config(**BY_IMAGE, data__workers=workers, **changes)
+    return TrainLoader(random_images(images), config, CPU)
+
+
+def processes(loader: TrainLoader) -> list[subprocess.Popen[bytes]]:
+    assert loader.pool is not None
+    return [worker.process for worker in loader.pool.workers]
+
+
+@pytest.fixture
+def pair() -> Iterator[TrainLoader]:
+    """A loader with two processes that are ready."""
+    with loader_with(2) as loader:
+        loader.wait_until_ready()
+        yield loader
+
+
+def test_batches_are_those_of_the_training_process_whatever_was_left_unread(
+    pair: TrainLoader,
+) -> None:
+    alone = loader_with(0)
+    started = [process.pid for process in processes(pair)]
+    for read in (3, 0, 1, 3):  # an iteration that ends early leaves requests unanswered
+        for epoch, first in ((1, 0), (2, 1), (3, 2)):
+            expected = list(alone.epoch(epoch, first))
+            batches = pair.epoch(epoch, first)
+            for (pixels, labels), (a, b) in zip(expected[:read], batches, strict=False):
+                assert torch.equal(pixels, a)
+                assert torch.equal(labels, b)
+            if read == 3:
+                assert list(batches) == []
+    assert [process.pid for process in processes(pair)] == started
+
+
+def test_there_are_no_more_processes_than_batches() -> None:
+    with loader_with(5, images=33) as loader:
+        assert len(processes(loader)) == 2
+
+
+@posix
+def test_stops_do_not_reach_them(pair: TrainLoader) -> None:
+    for process in processes(pair):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
+    assert len(list(pair.epoch(1))) == 3
+
+
+@posix
+def test_one_that_is_killed_is_told_at_once(pair: TrainLoader) -> None:
+    batches = pair.epoch(1)
+    next(batches)
+    processes(pair)[1].kill()
+    started = time.monotonic()
+    told = r"loader process was killed.*signal 9.*data\.workers=0"
+    with pytest.raises(OutOfMemoryError, match=told):
+        for _ in range(10):
+            list(pair.epoch(2))
+    assert time.monotonic() - started < 5
+
+
+@posix
+def test_one_that_is_stuck_is_told(pair: TrainLoader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_pool, "PATIENCE_SECONDS", 0.2)
+    processes(pair)[0].send_signal(signal.SIGSTOP)
+    with pytest.raises(OutOfMemoryError, match="no batch for 0 s"):
+        list(pair.epoch(1))
+
+
+def test_one_that_cannot_augment_says_at_which_image() -> None:
+    images = random_images(70)
+    with TrainLoader(images, tiny_config(**BY_IMAGE, data__workers=1), CPU) as loader:
+        assert loader.pool is not None
+        loader.pool.shared.indices[:] = -1  # no key of a random generator is negative
+        with pytest.raises(DataError, match="Training image -1 cannot be augmented in epoch 1"):
+            next(loader.epoch(1))
+
+
+def test_one_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    info = tmp_path / "albumentationsx-2.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: albumentationsx\nVersion: 2.1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with loader_with(1) as loader, pytest.raises(ConfigError, match="AGPL"):
+        loader.wait_until_ready()
+
+
+def test_a_program_that_is_no_python_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "no-such-python")
+    with pytest.raises(OutOfMemoryError, match=r"cannot be started.*data\.workers=0"):
+        loader_with(1)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(CifarError, match=r"loader process .*data\.workers=0"):
+        loader_with(1).wait_until_ready()
+
+
+@pytest.mark.parametrize("end", ["closed", "forgotten"])
+def test_none_is_left_behind(end: str) -> None:
+    loader = loader_with(2)
+    started = processes(loader)
+    if end == "closed":
+        loader.close()
+        loader.close()  # once more changes nothing
+    del loader
+    gc.collect()
+    assert all(process.poll() is not None for process in started)
+
+
+@posix
+def test_none_outlives_a_training_process_that_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import os, sys, torch\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from test_worker_pool import loader_with, processes\n"
+        "loader = loader_with(2)\n"
+        "loader.wait_until_ready()\n"
+        "print(*[process.pid for process in processes(loader)], flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    deadline = time.monotonic() + 5
+    left = [Path(f"/proc/{pid}") for pid in ended.stdout.split()]
+    assert len(left) == 2
+    while any(map(is_running, left)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_running(process: Path) -> bool:
+    """Whether it is there and no zombie, which nobody in a container may have waited for."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_they_know_no_torch_and_are_sent_little() -> None:
+    probe = "import sys, cifar_cli.data.worker; print('torch' in sys.modules)"
+    asked = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True
+    )
+    assert asked.stdout.strip() == "False"
+    with loader_with(1) as loader:
+        sent: list[bytes] = []
+        process = processes(loader)[0]
+        assert process.stdin is not None
+        write = process.stdin.write
+        process.stdin.write = lambda line: sent.append(line) or write(line)  # type: ignore[assignment, func-returns-value]
+        assert len(list(loader.epoch(1))) == 3
+        assert len(sent) == 3
+        assert max(map(len, sent)) < 50
+
+
+def test_the_layout_is_as_large_as_its_arrays() -> None:
+    with loader_with(2) as loader:
+        assert loader.pool is not None
+        arrays = loader.pool.shared
+        assert sum(array.nbytes for array in arrays) == Layout(70, 32, 32, 6).size
+
+
+def test_without_nameless_memory_a_file_is_shared_and_removed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    expected = list(loader_with(0).epoch(1))
+    with loader_with(2) as loader:
+        assert len(list(tmp_path.iterdir())) == 1
+        for (a, b), (c, d) in zip(expected, loader.epoch(1), strict=True):
+            assert torch.equal(a, c)
+            assert torch.equal(b, d)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises((StorageError, OutOfMemoryError), match="MB to share images"):
+        loader_with(1)
+
+
+SCRIPT = """
+import multiprocessing, sys
+multiprocessing.set_start_method(sys.argv[1])
+from cifar_cli import load_config, train
+result = train(load_config(env={}, settings=%r), sys.argv[2])
+print(result.val_loss)
+"""
+
+
+@pytest.mark.start_method
+def test_a_script_needs_no_guard_and_gets_the_same_bits_under_each_start_method(
+    tmp_path: Path,
+) -> None:
+    settings = {**TINY, "augment.form": "albumentations", "runtime.threads": 1}
+    results = {}
+    methods = multiprocessing.get_all_start_methods()
+    for workers in (0, 2):
+        script = tmp_path / f"script-{workers}.py"
+        script.write_text(SCRIPT % {**settings, "data.workers": workers})
+        for method in methods if workers else methods[:1]:
+            ended = subprocess.run(
+                [sys.executable, script, method, tmp_path / f"run-{workers}-{method}"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (ended.returncode, ended.stderr) == (0, "")
+            results[workers, method] = ended.stdout
+    assert len(results) == len(methods) + 1
+    assert len(set(results.values())) == 1
