@@ -1,15 +1,21 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Both need only Python 3.11 to 3.13, and make.
+# Two commands on a fresh machine: `make demo` and `make test`. Both need only Python 3.11 or newer, and make.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# Another Python, or a change of what is to be installed, makes the environment anew.
+VERSION := $(shell $(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null)
+STAMP := $(VENV)/.installed-$(VERSION)
 
-.PHONY: setup demo test lint types drift unit docs bench fuzz soak reliability clean
+.PHONY: python setup demo test quick lint types drift unit docs bench fuzz soak reliability clean
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo 'Python 3.11 or newer is needed, and $(PYTHON) is $(or $(VERSION),not there). Install one (Debian, Ubuntu: apt install python3 python3-venv) and name it: make PYTHON=python3.13' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) lacks venv. Install it (Debian, Ubuntu: apt install python3-venv, or $(notdir $(PYTHON))-venv where it is not the default one).' >&2; exit 1; }
+
+$(STAMP): pyproject.toml constraints.txt | python
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --prefer-binary -e '.[dev]' -c constraints.txt
 	touch $@
@@ -38,6 +44,12 @@ drift: setup
 
 test: lint types drift unit
 
+# What may differ from one Python to the next: the installation, a run, and how processes start.
+quick: setup
+	rm -rf build/quick-$(VERSION)
+	$(BIN)/cifar-resnet train --recipe demo --data shapes --epochs 1 --run-dir build/quick-$(VERSION)
+	$(PYTEST) -m start_method
+
 docs: setup
 	$(BIN)/python doc/generate_commands.py
 
@@ -49,6 +61,7 @@ bench: setup
 	$(BIN)/python benchmarks/arithmetic.py
 	$(BIN)/python benchmarks/peak_memory.py
 	$(BIN)/python benchmarks/checkpoint.py
+	$(BIN)/python benchmarks/start_methods.py
 
 fuzz: setup
 	$(BIN)/python benchmarks/fuzz.py
