@@ -100,10 +100,10 @@ def fuzz_lines(fuzz: dict[str, Any]) -> Iterator[str]:
     yield (
         f"`make fuzz` (seed {fuzz['seed']}), all through the real command line: random settings "
         "and arguments; randomly damaged files; checkpoints with a right seal and one entry "
-        "replaced; other content in the small files of a run; settings at and beyond their bounds; names of "
-        "classes, files, runs and recipes with control characters, markup or bytes that are not "
-        "UTF-8. Exit code 1, a traceback, more than one message, or a control character in the "
-        f"output would be a fault of the program: there were {fuzz['faults']}.\n"
+        "replaced; other content in the small files of a run; settings at and beyond their bounds; "
+        "names of classes, files, runs and recipes with control characters, markup or bytes that "
+        "are not UTF-8. Exit code 1, a traceback, more than one message, or a control character "
+        f"in the output would be a fault of the program: there were {fuzz['faults']}.\n"
     )
     counts: dict[str, dict[str, int]]
     for part, counts in fuzz["parts"].items():
