@@ -11,6 +11,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import secrets
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -194,10 +195,10 @@ def _write_access(config: Config, runs: Path) -> Found:
     content = os.urandom(2**20)
     for path in _places(config, runs):
         check_place(path)
-        probe = _existing(path) / f".cifar-resnet-doctor-{os.getpid()}"
+        probe = _existing(path) / f".cifar-resnet-doctor-{secrets.token_hex(8)}"
         try:
-            with atomic_file(probe, len(content)) as temporary:
-                temporary.write_bytes(content)
+            with atomic_file(probe, len(content)) as file:
+                file.write(content)
             if probe.read_bytes() != content:
                 raise StorageError(f"{probe} reads back other bytes than were written.")
         finally:
