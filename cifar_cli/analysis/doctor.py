@@ -231,7 +231,7 @@ def _data(config: Config) -> Found:
     source, folder = config.data.source, home(config.data.dir)
     if source == "cifar10" and not is_batches_folder(folder):
         # Looked at here, because loading would go and download what is missing or damaged.
-        if not (folder / ARCHIVE).is_file():
+        if not os.path.lexists(folder / ARCHIVE):
             return (
                 f"cifar10 is not in {folder} yet",
                 "The first command that needs it downloads it (170 MB, checked). Without a "
