@@ -11,6 +11,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import secrets
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -194,10 +195,10 @@ def _write_access(config: Config, runs: Path) -> Found:
     content = os.urandom(2**20)
     for path in _places(config, runs):
         check_place(path)
-        probe = _existing(path) / f".cifar-resnet-doctor-{os.getpid()}"
+        probe = _existing(path) / f".cifar-resnet-doctor-{secrets.token_hex(8)}"
         try:
-            with atomic_file(probe, len(content)) as temporary:
-                temporary.write_bytes(content)
+            with atomic_file(probe, len(content)) as file:
+                file.write(content)
             if probe.read_bytes() != content:
                 raise StorageError(f"{probe} reads back other bytes than were written.")
         finally:
@@ -230,7 +231,7 @@ def _data(config: Config) -> Found:
     source, folder = config.data.source, home(config.data.dir)
     if source == "cifar10" and not is_batches_folder(folder):
         # Looked at here, because loading would go and download what is missing or damaged.
-        if not (folder / ARCHIVE).is_file():
+        if not os.path.lexists(folder / ARCHIVE):
             return (
                 f"cifar10 is not in {folder} yet",
                 "The first command that needs it downloads it (170 MB, checked). Without a "

@@ -131,7 +131,9 @@ def predict(
         split: `val`, the images that the run was validated on; `test`, the whole test split;
             `train`, the images that it was trained on, not augmented.
         tta: Views of each image to take the mean over.
-        data, data_dir, device: In the place of the run's own.
+        data, device: In the place of the run's own.
+        data_dir: Folder of downloads and caches; None: CIFAR_RESNET_HOME or the platform's. The
+            run's own is only read, and only if CIFAR-10 is in it.
         limit: Use this many images, a seeded, class-balanced draw.
         skip_bad_images: Go on without files that cannot be read as images, as the run may do.
         progress: Told of progress.
@@ -229,7 +231,7 @@ def _with_changes(
     tree = config.model_dump()
     section = tree["data"]
     section["source"] = data or section["source"]
-    section["dir"] = data_dir or section["dir"]
+    section["dir"] = data_dir  # never the file's own: caches and downloads are written there
     section["skip_bad_images"] = skip_bad_images or section["skip_bad_images"]
     limited = "limit_train" if split == "train" else "limit_val"
     if limit is not None:
@@ -243,7 +245,7 @@ def _with_changes(
 
 
 def _dataset(config: Config, checkpoint: Checkpoint, progress: Progress | None) -> Dataset:
-    dataset = load_dataset(config.data, progress)
+    dataset = load_dataset(config.data, progress, checkpoint.config.data.dir)
     if dataset.class_names != checkpoint.class_names:
         raise DataError(
             f"{checkpoint.path} knows the classes {', '.join(checkpoint.class_names)}; "

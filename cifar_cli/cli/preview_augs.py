@@ -80,6 +80,6 @@ def preview_augs(
         ),
         exact,
     ]
-    with atomic_file(exact) as temporary:
-        Image.fromarray(seen.trained_on[0].numpy()).save(temporary, format="png")
+    with atomic_file(exact) as file:
+        Image.fromarray(seen.trained_on[0].numpy()).save(file, format="png")
     print_files(files, json)

@@ -200,17 +200,25 @@ def _number_or_auto(text: str | None) -> float | str | None:
         return text  # the configuration knows `auto`, and refuses everything else
 
 
-def _own_settings(run_dir: Path | None, name: str | None) -> Path | dict[str, Any] | None:
-    """The settings of the run that is to be resumed: its checkpoint's, else its config.yaml."""
+def _own_settings(run_dir: Path | None, name: str | None) -> dict[str, Any] | None:
+    """The settings of the run that is to be resumed: its checkpoint's, else its config.yaml.
+
+    All but its data folder: the run may be from elsewhere, and caches are written there.
+    """
+    from cifar_cli.config.loading import read_config
     from cifar_cli.rundir import RunDir, run_path
     from cifar_cli.training.checkpoint import load_newest
 
     if run_dir is None and name is None:
         return None
     run = RunDir(run_dir if run_dir is not None else run_path(str(name)))
-    if checkpoint := load_newest(run.last):
-        return checkpoint.config.model_dump(mode="json")
-    return run.config if run.started else None
+    checkpoint = load_newest(run.last)
+    if checkpoint is None and not run.started:
+        return None
+    config = checkpoint.config if checkpoint else read_config(run.config)
+    own = config.model_dump(mode="json")
+    own["data"]["dir"] = None
+    return own
 
 
 def _newest() -> Path | None:

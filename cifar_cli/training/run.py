@@ -37,6 +37,7 @@ from cifar_cli.training.resume import (
     checkpoint_of,
     moves_the_steps,
     resumed_settings,
+    with_folder,
 )
 from cifar_cli.training.runtime import (
     StopSignal,
@@ -110,7 +111,10 @@ def train(
             observer.message(f"Nothing to resume in {run.path}: starting fresh.")
         check_place(run.path)
         with memory_errors(smaller_batch(config)):
-            dataset = load_dataset(config.data, observer.progress)
+            # The folder that a run names may be somebody else's: it is read, not written to.
+            suggested = checkpoint.config.data.dir if checkpoint else None
+            dataset = load_dataset(config.data, observer.progress, suggested)
+            config = with_folder(config, suggested)
             for note in dataset.notes:
                 observer.message(note)
             splits = choose_splits(dataset, config.data, config.seed)
