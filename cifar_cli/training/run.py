@@ -90,7 +90,7 @@ def train(
         CifarError: One of its kinds, each with its exit code; see `cifar_cli.errors`.
     """
     observer = observer or Observer()
-    device = prepare_runtime(config)
+    device = prepare_runtime(config, observer.message)
     run = RunDir(_target(run_dir, name, resume))
     with ExitStack() as stack:
         checkpoint: Checkpoint | None = None

@@ -24,6 +24,7 @@ from cifar_cli.data.loader import count_at
 from cifar_cli.errors import ConfigError, OutOfMemoryError
 from cifar_cli.models import native
 from cifar_cli.models.convolution import Conv2d
+from cifar_cli.training.threads import limit_threads
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 EVAL_BATCH = {"cpu": 500, "mps": 1000, "cuda": 2500}  # images of 32 x 32
@@ -57,10 +58,24 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def prepare_runtime(config: Config) -> torch.device:
-    """Set threads and precision, and return the device."""
-    if config.runtime.threads:
-        torch.set_num_threads(config.runtime.threads)
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=3)
+
+
+def prepare_runtime(config: Config, say: Callable[[str], None] = _warn) -> torch.device:
+    """Set threads and precision, and return the device.
+
+    Args:
+        config: What was asked for.
+        say: Called with a remark if a setting asks for more than there is.
+
+    Raises:
+        ConfigError: The device is not present.
+    """
+    wanted = config.runtime.threads
+    threads = limit_threads(wanted)
+    if wanted and threads < wanted:
+        say(f"runtime.threads={wanted}: only {threads} can compute at once here; using {threads}.")
     device = resolve_device(config.device)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
