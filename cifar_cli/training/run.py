@@ -165,6 +165,7 @@ def _train_in(
     if splits.val_is_test:
         observer.message("The test split is used for validation; the last epoch is the headline.")
     stop = StopSignal(lambda: observer.message(STOPPING))
+    loader.heed(stop)
     clock = Clock(state, loader.steps, config.train.epochs, observer, loader.device)
     save = partial(
         save_checkpoint,
