@@ -100,7 +100,9 @@ class WorkerPool:
         except (OSError, RuntimeError, MemoryError) as error:  # no handle, process, thread, memory
             self.close()
             why = (isinstance(error, OSError) and error.strerror) or error or "no memory is left"
-            raise OutOfMemoryError(f"A loader process cannot be started: {why}. {WITHOUT}") from error
+            raise OutOfMemoryError(
+                f"A loader process cannot be started: {why}. {WITHOUT}"
+            ) from error
         except BaseException:
             self.close()
             raise

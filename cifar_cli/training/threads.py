@@ -95,7 +95,7 @@ def quota(process: Path) -> int:
 def _groups(process: Path) -> Iterator[Path]:
     """Folders of the control groups that the process is in, each with those around it."""
     with suppress(OSError, ValueError):
-        member = {}
+        member: dict[str, str] = {}
         for line in (process / "cgroup").read_text(errors="replace").splitlines():
             _, controllers, path = line.split(":", 2)
             member |= dict.fromkeys(controllers.split(","), path)
