@@ -30,6 +30,7 @@ from cifar_cli.config.loading import (
 from cifar_cli.errors import CifarError, ConfigError
 from cifar_cli.rundir import RunDir
 from cifar_cli.storage import write_json, write_text
+from cifar_cli.training.temporary import temporary_folder
 
 # Student's t, 97.5 %, for 1 to 30 degrees of freedom; beyond them the normal distribution's.
 STUDENT = (
@@ -192,14 +193,14 @@ def bench(
 
 def _warm_up(run: PlannedRun) -> None:
     steps = ["--epochs", "1", "--limit-train", "1024", "--batch-size", "512", "--limit-val", "100"]
-    with tempfile.TemporaryDirectory() as place:
-        _train(run, Path(place) / "run", steps)
+    with temporary_folder() as place:
+        _train(run, place / "run", steps)
 
 
 def _train(run: PlannedRun, path: Path, flags: Sequence[str] = ()) -> dict[str, Any]:
     """Train in a process of its own; what it used."""
-    with tempfile.TemporaryDirectory() as place:
-        settings = Path(place) / "settings.yaml"
+    with temporary_folder() as place:
+        settings = place / "settings.yaml"
         write_text(settings, config_yaml(run.config))
         train = ["train", "--recipe", str(settings), "--run-dir", str(path), *flags]
         return _call(run.title, train)[1]
@@ -250,7 +251,11 @@ def _call(title: str, arguments: list[str]) -> tuple[dict[str, Any], dict[str, A
     """Run a command in a process of its own; its JSON document, and what it used."""
     command = [sys.executable, "-m", "cifar_cli", *arguments, "--json", "--quiet"]
     started = time.perf_counter()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with (
+        temporary_folder() as place,
+        (place / "out").open("w+b") as out,
+        (place / "err").open("w+b") as err,
+    ):
         environment = without_settings(os.environ)  # the configuration has them
         process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
         try:

@@ -27,7 +27,7 @@ from cifar_cli.models import build_model
 from cifar_cli.rundir import RunDir, find_run
 from cifar_cli.training.checkpoint import Checkpoint, load_checkpoint, load_weights
 from cifar_cli.training.evaluation import predict_logits, score
-from cifar_cli.training.runtime import memory_errors, place_model, prepare_runtime
+from cifar_cli.training.runtime import fewer_images, memory_errors, place_model, prepare_runtime
 
 Split = Literal["val", "test", "train"]
 SPLITS: tuple[str, ...] = get_args(Split)
@@ -154,7 +154,8 @@ def predict(
             progress("Looking at images", done, total)
 
     with memory_errors(FEWER_IMAGES):
-        dataset = _dataset(config, found, progress)
+        with memory_errors(fewer_images(config)):
+            dataset = _dataset(config, found, progress)
         splits = choose_splits(dataset, config.data, config.seed)
         images = splits.train if split == "train" else splits.val
         model = place_model(_model(found), config, place)

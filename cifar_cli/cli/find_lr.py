@@ -55,12 +55,18 @@ def find_lr(
     from cifar_cli.rundir import SCHEMA_VERSION
     from cifar_cli.storage import write_csv, write_json
     from cifar_cli.training.lr_search import check_range, lr_range_test
-    from cifar_cli.training.runtime import memory_errors, prepare_runtime, smaller_batch
+    from cifar_cli.training.runtime import (
+        fewer_images,
+        memory_errors,
+        prepare_runtime,
+        smaller_batch,
+    )
 
     check_range(start_lr, end_lr, num_iter)
     place = prepare_runtime(settings)
     with Bars(quiet) as bars, memory_errors(smaller_batch(settings)):
-        dataset = load_dataset(settings.data, bars.update)
+        with memory_errors(fewer_images(settings)):
+            dataset = load_dataset(settings.data, bars.update)
         bars.say(dataset.notes)
         curve = lr_range_test(
             settings,
