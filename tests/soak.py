@@ -33,7 +33,7 @@ def position(run: RunDir) -> tuple[int, int]:
     """Epoch and step of the newest checkpoint; it must load, and the best one too."""
     newest = load_newest(run.last)
     assert not run.best.exists() or load_checkpoint(run.best).weights
-    return (newest.training["epoch"], newest.training["step"]) if newest else (0, 0)
+    return (newest.training.epoch, newest.training.step) if newest and newest.training else (0, 0)
 
 
 def kill_once(folder: Path, run: RunDir, chance: random.Random) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -200,7 +201,7 @@ def _number_or_auto(text: str | None) -> float | str | None:
         return text  # the configuration knows `auto`, and refuses everything else
 
 
-def _own_settings(run_dir: Path | None, name: str | None) -> Path | dict[str, Any] | None:
+def _own_settings(run_dir: Path | None, name: str | None) -> dict[str, Any] | None:
     """The settings of the run that is to be resumed: its checkpoint's, else its config.yaml."""
     from cifar_cli.rundir import RunDir, run_path
     from cifar_cli.training.checkpoint import load_newest
@@ -208,9 +209,11 @@ def _own_settings(run_dir: Path | None, name: str | None) -> Path | dict[str, An
     if run_dir is None and name is None:
         return None
     run = RunDir(run_dir if run_dir is not None else run_path(str(name)))
+    if not run.is_run:  # somebody else's config.yaml, perhaps
+        return None
     if checkpoint := load_newest(run.last):
         return checkpoint.config.model_dump(mode="json")
-    return run.config if run.started else None
+    return run.read_config().model_dump(mode="json") if os.path.lexists(run.config) else None
 
 
 def _newest() -> Path | None:
