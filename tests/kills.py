@@ -6,7 +6,8 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,16 +41,16 @@ def _watched(
     function: Callable[..., Any], folder: str, at: int, how: str, state: dict[str, int]
 ) -> Callable[..., Any]:
     def call(target: Any, *arguments: Any, **options: Any) -> Any:
-        link = f"/proc/self/fd/{target}" if isinstance(target, int) else ""
-        path = os.readlink(link) if link else os.path.abspath(os.fspath(target))
-        if path.startswith(folder):
+        is_open = isinstance(target, int)
+        path = Path(f"/proc/self/fd/{target}").readlink() if is_open else Path(target).absolute()
+        if str(path).startswith(folder):
             state["count"] += 1
             if at == 0:
                 (Path(folder).parent / "count").write_text(str(state["count"]))
             elif state["count"] == at and how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             elif state["count"] == at:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         return function(target, *arguments, **options)
 
     return call
@@ -88,3 +89,10 @@ def check(folder: Path, at: int, how: str, whole: RunDir) -> str:
     if run.noted_state != "completed" or not same_run(whole, run):
         return f"{how} at call {at}: the run differs from an undisturbed one"
     return ""
+
+
+def sweep(folder: Path, how: str, calls: Iterable[int], whole: RunDir) -> list[str]:
+    """Break a run at each of the calls, two at a time; all that is wrong."""
+    with ThreadPoolExecutor(2) as pool:
+        faults = pool.map(lambda n: check(folder / f"{how}-{n}", n, how, whole), calls)
+        return [fault for fault in faults if fault]

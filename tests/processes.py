@@ -16,7 +16,11 @@ from typing import Any
 
 _context: Any = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["processes_preload"])
-_ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parent), "NO_ALBUMENTATIONS_UPDATE": "1"}
+_TESTS = Path(__file__).parent
+_ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join([str(_TESTS), str(_TESTS.parent)]),  # this copy of the package
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+}
 
 
 class Running:
