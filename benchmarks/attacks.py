@@ -21,7 +21,7 @@ import torch
 
 from cifar_cli.config import Config
 from cifar_cli.config.loading import flat_settings, load_config
-from cifar_cli.training.checkpoint import seal
+from cifar_cli.training.sealed import seal
 
 Case = tuple[str, list[str]]
 

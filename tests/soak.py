@@ -3,7 +3,9 @@
     python tests/soak.py [--kills 60] [--seed 1] [--out FILE.json]
 
 Every process is the real command with --resume, and gets a real SIGKILL: at a random moment, or
-while a checkpoint is being written. Ends with exit code 1 where anything differs.
+while a checkpoint is being written. Then a run of two epochs is killed at every single call that
+makes, renames, syncs or removes something, and the same with a disk that is full just then. Ends
+with exit code 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import time
 from pathlib import Path
 
 from conftest import rows
+from kills import count_calls, sweep
 from processes import Running
 from stopped import FLAGS as TINY
 from stopped import same_run
@@ -33,7 +36,7 @@ def position(run: RunDir) -> tuple[int, int]:
     """Epoch and step of the newest checkpoint; it must load, and the best one too."""
     newest = load_newest(run.last)
     assert not run.best.exists() or load_checkpoint(run.best).weights
-    return (newest.training["epoch"], newest.training["step"]) if newest else (0, 0)
+    return (newest.training.epoch, newest.training.step) if newest and newest.training else (0, 0)
 
 
 def kill_once(folder: Path, run: RunDir, chance: random.Random) -> bool:
@@ -73,6 +76,12 @@ def main() -> int:
             print(f"kill {number}: epoch {reached[0]}, step {reached[1]}", flush=True)
         process = Running(folder, "train", *FLAGS, "--run-dir", run.path, "--resume")
         assert process.end(600) == 0, process.text()
+        calls, two_epochs = count_calls(folder / "two")
+        faults = [
+            fault
+            for how in ("kill", "full")
+            for fault in sweep(folder, how, range(1, calls + 1), two_epochs)
+        ]
         epochs = [int(row["epoch"]) for row in rows(run.path / "metrics.csv")]
         figures = {
             "kills": arguments.kills,
@@ -81,12 +90,14 @@ def main() -> int:
             "reached_by_the_last_kill": list(reached),
             "equal": same_run(whole, run),
             "each_epoch_once": epochs == list(range(1, EPOCHS + 1)),
+            "calls": calls,
+            "faults_at_calls": faults,
             "seconds": round(time.monotonic() - started, 1),
         }
     print(json.dumps(figures, indent=2))
     if arguments.out:
         arguments.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return 0 if figures["equal"] and figures["each_epoch_once"] else 1
+    return 0 if figures["equal"] and figures["each_epoch_once"] and not faults else 1
 
 
 if __name__ == "__main__":

@@ -78,13 +78,15 @@ def equal(one: object, two: object) -> bool:
 def same_run(one: RunDir, two: RunDir) -> bool:
     """Weights, optimiser, generators, history, LR trace and metrics, to the bit."""
     first, second = (load_checkpoint(run.last) for run in (one, two))
+    assert first.training
+    assert second.training
     without = [
         [{k: v for k, v in row.items() if k not in TIMES} for row in rows(run.path / "metrics.csv")]
         for run in (one, two)
     ]
     return (
         equal(first.weights, second.weights)
-        and equal(first.training, second.training)
+        and equal(first.training.model_dump(), second.training.model_dump())
         and equal(load_checkpoint(one.best).weights, load_checkpoint(two.best).weights)
         and (one.path / "steps.csv").read_bytes() == (two.path / "steps.csv").read_bytes()
         and without[0] == without[1]

@@ -146,7 +146,7 @@ def test_recipes_take_turns_after_a_warm_up_each_and_are_seen_from_one_and_six_v
     def read(recipe: str, seed: int, path: Path) -> Any:
         return json.loads((path / "bench.json").read_text(encoding="utf-8"))
 
-    monkeypatch.setattr(bench_module, "_call", call)
+    monkeypatch.setattr(bench_module, "call", call)
     monkeypatch.setattr(bench_module, "read_run", read)
     recipes = {"a": tiny_config(), "b": tiny_config()}
     found: list[Any] = list(bench_module.bench(recipes, 2, tmp_path, 4))

@@ -205,7 +205,7 @@ def test_a_run_is_saved_within_an_epoch_as_often_as_asked(in_tmp: Path) -> None:
             if epoch == 1 and last.is_file():
                 training = load_checkpoint(last).training
                 assert training is not None
-                self.steps.add(training["step"])
+                self.steps.add(training.step)
 
     train(tiny_config(train__save_minutes=1e-9), name="a", observer=Last())
     assert Last.steps == {1, 2, 3}
@@ -226,7 +226,7 @@ def test_a_resume_under_other_conditions_says_which(in_tmp: Path) -> None:
         listener = StopAt(epoch, step)
         with suppress(Interrupted):
             train(tiny_config(), name="a", resume=True, observer=listener)
-        return [text for text in listener.messages if text.startswith("Not to the bit")]
+        return [text for text in listener.messages if text.startswith("Not bit-identical")]
 
     assert notices(1, 1) == []
     environment = run.read_json("env.json")
@@ -235,7 +235,7 @@ def test_a_resume_under_other_conditions_says_which(in_tmp: Path) -> None:
     threads, torch_now = environment["threads"], environment["packages"]["torch"]
     what = [f"threads 99 → {threads}", f"torch 1.0 → {torch_now}"]
     assert notices(1, 2) == [
-        f"Not to the bit as if it had never stopped, as these differ: {'; '.join(what)}."
+        f"Not bit-identical to a run that was never stopped, because of: {'; '.join(what)}."
     ]
     events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
     assert [e["changed"] for e in events if e["event"] == "resumed"] == [what]
@@ -479,9 +479,8 @@ def test_a_changed_weight_decay_reaches_the_optimiser(in_tmp: Path) -> None:
     with pytest.raises(Interrupted):
         train(tiny_config(), name="a", observer=StopAt(1, 2))
     result = train(tiny_config(optim__weight_decay=0.5), name="a", resume=True, allow_changes=True)
-    training = load_checkpoint(RunDir(result.run_dir).last).training
-    assert training is not None
-    assert training["optimizer"]["param_groups"][0]["weight_decay"] == 0.5
+    content = torch.load(RunDir(result.run_dir).last, weights_only=True)
+    assert content["training"]["optimizer"]["param_groups"][0]["weight_decay"] == 0.5
 
 
 def test_a_finished_run_that_goes_on_has_no_result_until_it_is_finished_again(

@@ -80,7 +80,8 @@ def test_steps_are_appended_once_each(tmp_path: Path) -> None:
     run.append_steps([StepRecord(s, 0.1, 2.0) for s in range(3)])
     run.append_steps([])
     run.append_steps([StepRecord(s, 0.1, 1.0) for s in range(3, 5)])
-    run.append_steps([StepRecord(s, 0.1, 9.0) for s in range(3, 6)])  # the epoch, once more
+    assert not run.trim_steps(3)  # the epoch, once more
+    run.append_steps([StepRecord(s, 0.1, 9.0) for s in range(3, 6)])
     assert [(s.step, s.train_loss) for s in run.read_steps()] == [
         (0, 2.0),
         (1, 2.0),
@@ -107,6 +108,7 @@ def test_a_half_written_last_line_is_passed_over(tmp_path: Path) -> None:
     with (tmp_path / "steps.csv").open("a") as file:
         file.write("3,0.")
     assert len(run.read_steps()) == 3
+    assert not run.trim_steps(3)
     run.append_steps([StepRecord(3, 0.1, 1.0)])
     assert [s.step for s in run.read_steps()] == [0, 1, 2, 3]
 

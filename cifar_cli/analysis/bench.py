@@ -5,29 +5,24 @@ Three clocks: the whole process from a cold start to the checkpoint; training al
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cifar_cli.analysis.child import call
 from cifar_cli.analysis.flops import training_flops
 from cifar_cli.config import Config
 from cifar_cli.config.loading import (
     build_config,
     config_yaml,
     flat_settings,
-    read_config,
-    without_settings,
 )
-from cifar_cli.errors import CifarError, ConfigError
+from cifar_cli.errors import CheckpointError, ConfigError
 from cifar_cli.rundir import RunDir
 from cifar_cli.storage import write_json, write_text
 from cifar_cli.training.temporary import temporary_folder
@@ -41,6 +36,11 @@ STUDENT = (
 NORMAL = 1.960
 
 RECORD = "bench.json"
+FIGURES = (
+    "accuracy", "accuracy_six_views", "process_seconds", "cpu_seconds", "evaluate_seconds",
+    "peak_bytes",
+)  # fmt: skip
+MAX_CLASSES, LARGEST_COUNT = 100_000, 2**53
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,9 @@ class PlannedRun:
         return f"{self.recipe}, seed {self.config.seed}"
 
     @property
-    def record(self) -> Path:
-        """What is written last: where it lies, the run is complete."""
-        return self.path / RECORD
+    def is_complete(self) -> bool:
+        """Whether the record is there, which is written last."""
+        return os.path.lexists(self.path / RECORD)
 
 
 def plan(
@@ -123,9 +123,10 @@ def plan(
         seed = first_seed + number
         config = build_config(recipes[recipe].model_dump() | {"seed": seed})
         run = PlannedRun(recipe, config, folder / f"{Path(recipe).stem}-{seed}")
-        if run.record.is_file():
+        place = RunDir(run.path)
+        if run.is_complete:
             _check_settings(run)
-        elif run.path.exists() and not RunDir(run.path).begun and any(run.path.iterdir()):
+        elif os.path.lexists(run.path) and not (place.is_run or _is_empty_folder(place)):
             raise ConfigError(f"{run.path} is in the way, and no run. Give another --out.")
         planned.append(run)
     return planned
@@ -140,10 +141,14 @@ def interleaved(runs: Mapping[str, int]) -> list[tuple[str, int]]:
     return order
 
 
+def _is_empty_folder(run: RunDir) -> bool:
+    return run.path.is_dir() and run.is_empty
+
+
 def _check_settings(run: PlannedRun) -> None:
-    kept = json.loads(run.record.read_text(encoding="utf-8")).get("settings", {})
+    kept = _read_record(run.path)[1]
     wanted = flat_settings(run.config)
-    differ = [f"{key} {kept.get(key)!r}, not {wanted[key]!r}" for key in wanted
+    differ = [f"{key} {kept.get(key)!r:.60}, not {wanted[key]!r}" for key in wanted
               if kept.get(key) != wanted[key]]  # fmt: skip
     if differ:
         raise ConfigError(
@@ -178,7 +183,7 @@ def bench(
     found: list[BenchRun] = []
     warm: set[str] = set()
     for run in plan(recipes, runs, folder, first_seed):
-        if run.record.is_file():
+        if run.is_complete:
             progress(f"{run.title}: already there")
         else:
             number = run.config.seed - first_seed + 1
@@ -193,28 +198,29 @@ def bench(
 
 def _warm_up(run: PlannedRun) -> None:
     steps = ["--epochs", "1", "--limit-train", "1024", "--batch-size", "512", "--limit-val", "100"]
-    with temporary_folder() as place:
-        _train(run, place / "run", steps)
+    with temporary_folder() as folder:
+        _train(run, folder / "run", steps)
 
 
 def _train(run: PlannedRun, path: Path, flags: Sequence[str] = ()) -> dict[str, Any]:
     """Train in a process of its own; what it used."""
-    with temporary_folder() as place:
-        settings = place / "settings.yaml"
+    with temporary_folder() as folder:
+        settings = folder / "settings.yaml"
         write_text(settings, config_yaml(run.config))
         train = ["train", "--recipe", str(settings), "--run-dir", str(path), *flags]
-        return _call(run.title, train)[1]
+        return call(run.title, train)[1]
 
 
 def _run(run: PlannedRun) -> None:
-    if RunDir(run.path).begun:  # a bench's, or somebody's own of that name: nothing is deleted
+    # A run of a bench that was stopped, or somebody's own of that name: nothing is deleted.
+    if run.path.is_dir() and any(run.path.iterdir()):
         with RunDir(run.path).locked():
             aside = tempfile.mkdtemp(prefix=f"{run.path.name}-unfinished-", dir=run.path.parent)
             run.path.replace(aside)
     usage = _train(run, run.path)
     evaluate = ["evaluate", str(run.path), "--device", run.config.device, "--tta"]
-    single, _ = _call(run.title, [*evaluate, "none"])
-    six, _ = _call(run.title, [*evaluate, "flip-translate"])
+    single, _ = call(run.title, [*evaluate, "none"])
+    six, _ = call(run.title, [*evaluate, "flip-translate"])
     figures = {
         **usage,
         "accuracy": single["accuracy"],
@@ -222,17 +228,27 @@ def _run(run: PlannedRun) -> None:
         "accuracy_six_views": six["accuracy"],
         "settings": flat_settings(run.config),
     }
-    write_json(run.record, figures)
+    write_json(run.path / RECORD, figures)
 
 
 def read_run(recipe: str, seed: int, path: Path) -> BenchRun:
-    """What `bench` has left of a run in its folder `path`."""
-    figures = json.loads((path / RECORD).read_text(encoding="utf-8"))
-    del figures["settings"]
+    """What `bench` has left of a run in its folder `path`.
+
+    Raises:
+        CheckpointError: A file of it is missing or damaged.
+    """
+    figures, _ = _read_record(path)
     run = RunDir(path)
-    result = run.read_json("result.json")
+    result, epochs = run.read_json("result.json"), run.read_metrics()
+    counts: list[Any] = [result.get(name) for name in ("num_classes", "train_images")]
+    are_counts = all(type(n) is int and n >= 1 for n in counts)
+    if not epochs or not are_counts or counts[0] > MAX_CLASSES or counts[1] > LARGEST_COUNT:
+        raise CheckpointError(
+            f"{path} lacks epochs in metrics.csv or counts in result.json. Delete it, and bench "
+            "runs it again."
+        )
     seconds, curve = 0.0, []
-    for epoch in run.read_metrics():
+    for epoch in epochs:
         seconds += epoch.train_seconds
         curve.append((seconds, epoch.val_accuracy))
     return BenchRun(
@@ -240,44 +256,25 @@ def read_run(recipe: str, seed: int, path: Path) -> BenchRun:
         seed=seed,
         train_seconds=seconds,
         curve=tuple(curve),
-        train_flops=training_flops(
-            read_config(run.config), result["num_classes"], result["train_images"]
-        ),
+        train_flops=training_flops(run.read_config(), *counts),
         **figures,
     )
 
 
-def _call(title: str, arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Run a command in a process of its own; its JSON document, and what it used."""
-    command = [sys.executable, "-m", "cifar_cli", *arguments, "--json", "--quiet"]
-    started = time.perf_counter()
-    with (
-        temporary_folder() as place,
-        (place / "out").open("w+b") as out,
-        (place / "err").open("w+b") as err,
-    ):
-        environment = without_settings(os.environ)  # the configuration has them
-        process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
-        try:
-            _, status, used = os.wait4(process.pid, 0)
-        except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
-            raise
-        seconds = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        texts = []
-        for file in (out, err):
-            file.seek(0)
-            texts.append(file.read().decode(errors="replace"))
-    if process.returncode:
-        lines = texts[1].strip().splitlines() or ["it said nothing"]
-        error = CifarError(f"{title}: {lines[-1].removeprefix('Error: ')}")
-        error.exit_code = max(1, process.returncode)
-        raise error
-    scale = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    return json.loads(texts[0]), {
-        "process_seconds": seconds,
-        "cpu_seconds": used.ru_utime + used.ru_stime,
-        "peak_bytes": used.ru_maxrss * scale,
-    }
+def _read_record(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The figures and the settings of a complete run.
+
+    Raises:
+        CheckpointError: They are damaged.
+    """
+    record = RunDir(path).read_json(RECORD)
+    figures: dict[str, Any] = {name: record.get(name) for name in FIGURES}
+    wrong = [name for name, value in figures.items()
+             if type(value) not in (int, float) or not 0 <= value <= LARGEST_COUNT]  # fmt: skip
+    settings = record.get("settings")
+    if wrong or not isinstance(settings, dict):
+        raise CheckpointError(
+            f"{path / RECORD} is damaged: {wrong[0] if wrong else 'settings'} is missing or wrong. "
+            "Delete it, and bench runs that run again."
+        )
+    return figures, settings

@@ -42,8 +42,9 @@ def plot(
     curves = [RunCurves(run.name, run.read_metrics(), run.read_steps()) for run in found]
     for run, curve in zip(found, curves, strict=True):
         if not curve.epochs:
+            when = "training is in its first one" if run.is_running else "nothing trains there now"
             raise CheckpointError(
-                f"{run.path} has no finished epoch yet; there is nothing to plot."
+                f"{run.path} has no finished epoch yet ({when}); there is nothing to plot."
             )
     folder = out or (found[0].plots if len(found) == 1 else Path("comparison"))
     files = [loss_and_accuracy(folder / "loss_accuracy.png", curves)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -205,17 +206,18 @@ def _own_settings(run_dir: Path | None, name: str | None) -> dict[str, Any] | No
 
     All but its data folder: the run may be from elsewhere, and caches are written there.
     """
-    from cifar_cli.config.loading import read_config
     from cifar_cli.rundir import RunDir, run_path
     from cifar_cli.training.checkpoint import load_newest
 
     if run_dir is None and name is None:
         return None
     run = RunDir(run_dir if run_dir is not None else run_path(str(name)))
-    checkpoint = load_newest(run.last)
-    if checkpoint is None and not run.started:
+    if not run.is_run:  # somebody else's config.yaml, perhaps
         return None
-    config = checkpoint.config if checkpoint else read_config(run.config)
+    checkpoint = load_newest(run.last)
+    if checkpoint is None and not os.path.lexists(run.config):
+        return None
+    config = checkpoint.config if checkpoint else run.read_config()
     own = config.model_dump(mode="json")
     own["data"]["dir"] = None
     return own

@@ -2,15 +2,15 @@
 
 A file is written beside its name, synced and renamed; what it replaces stays as
 `previous.pt`, so that no single damaged file ends a run. It is what `torch.save` writes, a zip
-archive, whose comment holds a SHA-256 of all bytes before it.
+archive, whose comment holds a SHA-256 of all bytes before it (`sealed`). What it holds is checked
+against one schema (`document`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
+import os
 import re
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,24 +20,19 @@ from torch import Tensor, nn
 
 from cifar_cli.config import Config
 from cifar_cli.config.loading import build_config
-from cifar_cli.errors import CheckpointError, CifarError
-from cifar_cli.rundir import EpochRecord
+from cifar_cli.errors import CheckpointError, ConfigError
 from cifar_cli.storage import storage_errors, write_bytes
-from cifar_cli.training.averaging import SlowWeights
-from cifar_cli.training.runtime import restore_rng, rng_state
+from cifar_cli.training.averaging import SlowWeights, averaged
+from cifar_cli.training.document import FORMAT, VERSION, Optimizer, Training, check_document
+from cifar_cli.training.runtime import memory_errors, restore_rng, rng_state
+from cifar_cli.training.sealed import DamagedError, read_archive, seal
 from cifar_cli.training.trainer import TrainState
 
-FORMAT = "cifar-resnet checkpoint"
-VERSION = 2
 PREVIOUS = "previous.pt"
-# The end record of a zip archive; its last two bytes are the length of the comment that follows.
-_END, _END_BYTES = b"PK\5\6", 22
+# What each optimiser remembers of a parameter; each of the parameter's shape, but for `step`.
+_AVERAGES = {"Adam": {"step", "exp_avg", "exp_avg_sq"}, "Muon": {"momentum"}}
 # What torch.compile and data parallelism put before the names of weights.
 _PREFIX = re.compile(r"^(?:_orig_mod\.|module\.)+")
-
-
-class DamagedError(CheckpointError):
-    """A file that is not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class Checkpoint:
     weights: dict[str, Tensor]
     data: str
     """Fingerprint of the images that it was trained and validated on."""
-    training: dict[str, Any] | None
+    training: Training | None
     """Optimiser, position, history and generators; None in a file of weights alone."""
 
 
@@ -101,46 +96,32 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read and verify a checkpoint onto the CPU; no code in the file is ever run.
+    """Read a checkpoint onto the CPU and check all that it holds; no code in it is ever run.
 
     Raises:
-        CheckpointError: Missing, damaged, of another program, or of a newer version.
+        CheckpointError: Missing, damaged, of another program or of a newer version, or an entry is
+            wrong.
+        OutOfMemoryError: It does not fit into memory.
     """
     try:
-        file = path.read_bytes()
+        with memory_errors(f"while {path} is read. Free some memory, or use a smaller checkpoint."):
+            content = read_archive(path, _others(path))
+        document = check_document(content, str(path))
+        config = build_config(document.config)
     except FileNotFoundError:
         raise CheckpointError(f"There is no checkpoint {path}. {_others(path)}") from None
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {path}: {error.strerror}.") from error
-    if not _seal_fits(file):
-        what = "is damaged: its checksum does not fit" if file else "is empty"
-        raise DamagedError(f"{path} {what}. {_others(path)}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch thinks of other programs' files
-            content = torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
-    except Exception as error:  # foreign bytes make an unpickler raise anything
-        raise CheckpointError(f"{path} is not a checkpoint of cifar-resnet.") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a checkpoint of cifar-resnet.")
-    if content.get("version") != VERSION:
-        raise CheckpointError(
-            f"{path} has version {content.get('version')}; this program reads version {VERSION}. "
-            "Use the version of cifar-resnet that wrote it, or the newest one."
-        )
-    try:
-        return Checkpoint(
-            path,
-            build_config(content["config"]),
-            tuple(content["class_names"]),
-            {_PREFIX.sub("", name): tensor for name, tensor in content["weights"].items()},
-            content["data"],
-            content["training"],
-        )
-    except CifarError as error:
+    except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except (KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path} lacks a part of a checkpoint: {error}.") from error
+    except RecursionError:
+        raise CheckpointError(f"{path} is nested too deeply for a checkpoint.") from None
+    return Checkpoint(
+        path,
+        config,
+        tuple(document.class_names),
+        {_PREFIX.sub("", name): tensor for name, tensor in document.weights.items()},
+        document.data,
+        document.training,
+    )
 
 
 def load_newest(path: Path) -> Checkpoint | None:
@@ -151,7 +132,7 @@ def load_newest(path: Path) -> Checkpoint | None:
     """
     damaged = []
     for candidate in (path, path.with_name(PREVIOUS)):
-        if candidate.exists():
+        if os.path.lexists(candidate):
             try:
                 return load_checkpoint(candidate)
             except DamagedError:
@@ -166,7 +147,7 @@ def load_newest(path: Path) -> Checkpoint | None:
 
 def set_aside(path: Path) -> None:
     """Take a damaged checkpoint out of the way, lest it be kept in the place of a sound one."""
-    if path.exists():
+    if os.path.lexists(path):
         with storage_errors(path):
             path.replace(path.with_name("damaged.pt"))
 
@@ -175,41 +156,52 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
     """Put a checkpoint's training state into a freshly built one.
 
     Raises:
-        CheckpointError: It holds weights only, or belongs to another network.
+        CheckpointError: It holds weights only, or belongs to another network or optimiser.
     """
     training = checkpoint.training
     if training is None:
         raise CheckpointError(f"{checkpoint.path} holds weights only; training needs last.pt.")
     device = next(state.model.parameters()).device
     load_weights(state.model, checkpoint)
-    settings = [_settings(group) for group in state.optimizer.param_groups]
-    state.optimizer.load_state_dict(training["optimizer"])
-    # Averages come from the file, settings from the configuration, which may have been changed.
-    for group, own in zip(state.optimizer.param_groups, settings, strict=True):
-        group.update(own)
-    for parameter, averages in state.optimizer.state.items():
+    _restore_optimizer(state.optimizer, training.optimizer, checkpoint.path)
+    state.epoch, state.step, state.seconds = training.epoch, training.step, training.seconds
+    state.losses = list(training.losses.to(device))
+    state.correct = torch.tensor(training.correct, device=device)
+    state.history = [epoch.record for epoch in training.history]
+    if mean := training.mean:
+        own = [tensor.shape for tensor in averaged(state.model)] if mean.tensors else []
+        if [tensor.shape for tensor in mean.tensors] != own or bool(mean.count) != bool(own):
+            raise _misfit(checkpoint.path, "training.mean", "average")
+        tensors = [tensor.to(device) for tensor in mean.tensors]
+        state.slow = SlowWeights(mean.count, mean.kind, tensors)
+    try:
+        restore_rng(training.rng.states, device)
+    except (RuntimeError, TypeError):
+        raise _misfit(checkpoint.path, "training.rng", "random number generator") from None
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, found: Optimizer, path: Path) -> None:
+    """Averages come from the file, settings from the configuration, which may have been changed."""
+    own = optimizer.state_dict()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    expected = _AVERAGES[type(optimizer).__name__]
+    if set(found.state) != set(range(len(parameters))):
+        raise _misfit(path, "training.optimizer.state", "optimiser")
+    for number, averages in found.state.items():
+        shapes = {name: tensor.shape for name, tensor in averages.items()}
+        wanted = {n: torch.Size() if n == "step" else parameters[number].shape for n in expected}
+        if shapes != wanted or not all(t.is_floating_point() for t in averages.values()):
+            raise _misfit(path, f"training.optimizer.state.{number}", "optimiser")
+    optimizer.load_state_dict({"state": found.state, "param_groups": own["param_groups"]})
+    for parameter, averages in optimizer.state.items():
         for name, value in averages.items():
             if value.shape == parameter.shape:
                 # The memory layout may have been changed, and fused steps take both as one.
                 averages[name] = torch.empty_like(parameter).copy_(value)
-    state.epoch, state.step = training["epoch"], training["step"]
-    state.seconds = training["seconds"]
-    state.losses = list(training["losses"].to(device))
-    state.correct = torch.tensor(training["correct"], device=device)
-    state.history = history_of(training)
-    if mean := training.get("mean"):  # which older files have not
-        tensors = [tensor.to(device) for tensor in mean["tensors"]]
-        state.slow = SlowWeights(mean["count"], mean.get("kind", "mean"), tensors)
-    restore_rng(training["rng"], device)
 
 
-def _settings(group: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in group.items() if name != "params"}
-
-
-def history_of(training: dict[str, Any]) -> list[EpochRecord]:
-    """The epochs that a checkpoint's `training` part tells of."""
-    return [EpochRecord(**record) for record in training["history"]]
+def _misfit(path: Path, entry: str, what: str) -> CheckpointError:
+    return CheckpointError(f"{path}: {entry} does not fit the {what} of this run.")
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -230,23 +222,6 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
             f"{checkpoint.path} belongs to another network: {'; '.join(differing[:3])}{more}."
         )
     model.load_state_dict(found)
-
-
-def seal(file: bytes) -> bytes:
-    """Add a SHA-256 of all bytes to a file of `torch.save`, as the comment of its archive."""
-    assert file[-_END_BYTES:][:4] == _END
-    digest = hashlib.sha256
-    file = file[:-2] + digest().digest_size.to_bytes(2, "little")
-    return file + digest(file).digest()
-
-
-def _seal_fits(file: bytes) -> bool:
-    """Whether a file is as it was written; one that `torch.save` wrote anew has no seal."""
-    size = hashlib.sha256().digest_size
-    body, found = file[:-size], file[-size:]
-    if body[-_END_BYTES:][:4] == _END and body[-2:] == size.to_bytes(2, "little"):
-        return hashlib.sha256(body).digest() == found
-    return file[-_END_BYTES:][:4] == _END and file[-2:] == b"\0\0"
 
 
 def _others(path: Path) -> str:

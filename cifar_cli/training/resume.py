@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from cifar_cli.config import Config
 from cifar_cli.config.loading import flat_settings
+from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.sources import Splits, choose_splits
 from cifar_cli.data.types import Dataset
 from cifar_cli.errors import CheckpointError, ConfigError
 from cifar_cli.rundir import RunDir
 from cifar_cli.training.checkpoint import Checkpoint, load_newest
+from cifar_cli.training.trainer import TrainState
 
 # How a run is carried on may change at a resume; what it computes may not.
 FREE_TO_CHANGE = (
@@ -33,13 +36,23 @@ DECIDES_THE_DIGITS = ("cifar_resnet", "processor", "device", "device_name", "com
 
 
 def checkpoint_of(run: RunDir) -> Checkpoint | None:
-    """The newest checkpoint of a run that has begun; None before its first one.
+    """The newest checkpoint in a folder that is to be resumed; None if there is none yet.
+
+    A process that is killed before its first `last.pt` may have left `best.pt` and `steps.csv`;
+    an epoch in `metrics.csv`, or a result, comes after it only.
 
     Raises:
-        CheckpointError: All are damaged or lost.
+        CheckpointError: All are damaged or lost, or the folder holds something else than a run.
     """
+    if not run.is_run:
+        if run.is_empty:
+            return None
+        raise CheckpointError(
+            f"{run.path} holds files, but no run of cifar-resnet: there is nothing to resume, and "
+            "nothing is written there. Choose another --name or --run-dir."
+        )
     checkpoint = load_newest(run.last)
-    if checkpoint is None and (run.best.exists() or run.result.exists() or run.read_metrics()):
+    if checkpoint is None and (os.path.lexists(run.result) or run.read_metrics()):
         raise CheckpointError(
             f"{run.path} has results, but its checkpoints last.pt and previous.pt are lost: it "
             "cannot go on. Start a new run."
@@ -76,8 +89,8 @@ def resumed_settings(
 
 
 def _refuse_what_cannot_change(config: Config, checkpoint: Checkpoint, changed: list[str]) -> None:
-    training = checkpoint.training or {"epoch": 1, "step": 0}
-    begun = training["epoch"] - (training["step"] == 0)
+    training = checkpoint.training
+    begun = training.epoch - (training.step == 0) if training else 0
     held_out = config.data.val_fraction or checkpoint.config.data.val_fraction
     for text in changed:
         why = None
@@ -129,12 +142,39 @@ def moves_the_steps(changed: list[str]) -> bool:
     return any(text.startswith(MOVES_THE_STEPS) for text in changed)
 
 
-def changed_environment(run: RunDir, now: dict[str, Any]) -> list[str]:
-    """What differs, of that which decides the last digits, from when the run went on last."""
-    try:
-        before = run.read_json("env.json")
-    except CheckpointError:  # which says nothing of the run itself
-        return []
+def check_position(
+    state: TrainState, checkpoint: Checkpoint, loader: TrainLoader, changed: list[str]
+) -> None:
+    """Refuse a place in an epoch that an epoch of these images does not have.
+
+    Raises:
+        CheckpointError: The checkpoint holds more of its epoch.
+    """
+    if moves_the_steps(changed):  # the epoch starts over
+        return
+    images = 0 if state.correct is None else int(state.correct)
+    for entry, found, most in (
+        ("step", state.step, loader.steps),
+        ("correct", images, len(loader.images)),
+    ):
+        if found > most:
+            raise CheckpointError(
+                f"{checkpoint.path}: training.{entry} is {found}, and an epoch has {most} at most."
+            )
+
+
+def inexact_reasons(run: RunDir, now: dict[str, Any], config: Config) -> list[str]:
+    """Why a resumed run will not be bit-identical to one that was never stopped; empty if it will.
+
+    Of what decides the last digits: what differs from when the run was last trained, and
+    torch.compile, whose kernels depend on the order in which shapes of batches are met.
+    """
+    changed = _changed_environment(run, now)
+    return [*changed, "runtime.compile"] if config.runtime.compile else changed
+
+
+def _changed_environment(run: RunDir, now: dict[str, Any]) -> list[str]:
+    before = run.peek_json("env.json")  # if it is damaged, that says nothing of the run itself
     old, new = _deciding(before), _deciding(now)
     return [f"{key} {old[key]} → {new[key]}" for key in old if key in new and old[key] != new[key]]
 
@@ -142,5 +182,7 @@ def changed_environment(run: RunDir, now: dict[str, Any]) -> list[str]:
 def _deciding(environment: dict[str, Any]) -> dict[str, Any]:
     keys = [*DECIDES_THE_DIGITS, *(["threads"] if environment.get("device") == "cpu" else [])]
     packages = environment.get("packages")
-    found = packages if isinstance(packages, dict) else {}
-    return {key: environment[key] for key in keys if key in environment} | found
+    found = {key: environment[key] for key in keys if key in environment}
+    found |= packages if isinstance(packages, dict) else {}
+    # The file may hold anything; what is longer was not written by this program.
+    return {key: value for key, value in found.items() if len(f"{key}{value}") <= 200}

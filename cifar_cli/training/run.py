@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,6 @@ from cifar_cli.rundir import EpochRecord, RunDir, create_run, known_runs, run_pa
 from cifar_cli.storage import check_place, write_csv, write_text
 from cifar_cli.training.checkpoint import (
     Checkpoint,
-    history_of,
     restore,
     save_checkpoint,
     set_aside,
@@ -31,10 +30,12 @@ from cifar_cli.training.checkpoint import (
 from cifar_cli.training.clock import Clock
 from cifar_cli.training.observer import Observer
 from cifar_cli.training.optim import build_optimizer
+from cifar_cli.training.result import TrainResult, finish, finished
 from cifar_cli.training.resume import (
-    changed_environment,
     changed_images,
+    check_position,
     checkpoint_of,
+    inexact_reasons,
     moves_the_steps,
     resumed_settings,
     with_folder,
@@ -52,22 +53,9 @@ from cifar_cli.training.runtime import (
 )
 from cifar_cli.training.trainer import TrainState, train_epochs
 
+__all__ = ["TrainResult", "train"]
+
 STOPPING = "Stopping after this step … (once more: at once, without saving)"
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """Where a run lies, and what it came to. Accuracies are fractions, losses means per image."""
-
-    run_dir: Path
-    epochs_completed: int
-    val_accuracy: float
-    val_loss: float
-    best_val_accuracy: float
-    train_seconds: float
-    """Of training alone; `seconds` has the validations too."""
-    seconds: float
-    history: tuple[EpochRecord, ...]
 
 
 def train(
@@ -99,15 +87,15 @@ def train(
     with ExitStack() as stack:
         checkpoint: Checkpoint | None = None
         changed: list[str] = []
-        goes_on = resume and run.begun
-        if goes_on:
+        is_here = resume and run.path.is_dir()
+        if is_here:
             stack.enter_context(run.locked())
             checkpoint = checkpoint_of(run)
         if checkpoint:
             config, changed = resumed_settings(config, checkpoint, allow_changes)
             if checkpoint.path != run.last:
                 observer.message(f"last.pt is missing or damaged; going on from {checkpoint.path}.")
-            if done := _finished(run, checkpoint, config):
+            if done := finished(run, checkpoint, config):
                 observer.message(f"{run.path} is complete; nothing is left to do.")
                 return done
         elif resume:
@@ -128,22 +116,21 @@ def train(
             if checkpoint:
                 restore(state, checkpoint)
                 changed += changed_images(dataset, splits, checkpoint, config, allow_changes)
+                check_position(state, checkpoint, loader, changed)
             loader.wait_until_ready()
         if changed:
             observer.message(f"Going on with changes: {'; '.join(changed)}.")
             if state.step and moves_the_steps(changed):
                 observer.message(f"Epoch {state.epoch} starts again from its first step.")
                 state.restart_epoch()
-        # A run that was killed before its first checkpoint is begun again where it lies.
-        if not goes_on:
-            run = create_run(run.path)
+        # A run that was killed before its first checkpoint starts over where it lies.
+        if not is_here:
+            is_named = run_dir is not None or name is not None
+            run = create_run(run.path, exactly=resume and is_named)
             stack.enter_context(run.locked())
         if checkpoint and checkpoint.path != run.last:
             set_aside(run.last)
-        if dataset.skipped:
-            skipped = [image._asdict() for image in dataset.skipped]
-            write_csv(run.path / "skipped_images.csv", list(BadImage._fields), skipped)
-        return _train_in(run, state, loader, splits, config, observer)
+        return _train_in(run, state, loader, splits, config, observer, dataset.skipped)
 
 
 def _train_in(
@@ -153,21 +140,30 @@ def _train_in(
     splits: Splits,
     config: Config,
     observer: Observer,
+    skipped: Sequence[BadImage],
 ) -> TrainResult:
-    run.clear_away()
-    write_text(run.config, config_yaml(config))
+    is_resumed = bool(state.history or state.step)
     environment = describe_environment(loader.device, state.model)
-    goes_on = bool(state.history or state.step)
-    changed = changed_environment(run, environment) if goes_on else []
-    if changed:
+    reasons = inexact_reasons(run, environment, config) if is_resumed else []
+    if reasons:
         observer.message(
-            f"Not to the bit as if it had never stopped, as these differ: {'; '.join(changed)}."
+            f"Not bit-identical to a run that was never stopped, because of: {'; '.join(reasons)}."
         )
+    # The status comes first: it shows that the folder is a run.
+    run.write_status("running", epochs_completed=len(state.history), epochs=config.train.epochs)
+    run.check_place()
+    run.clear_away()
+    run.remove_result()
+    write_text(run.config, config_yaml(config))
     run.write_env(environment)
     run.write_metrics(state.history)
-    run.write_status("running", epochs_completed=len(state.history), epochs=config.train.epochs)
-    told = {"changed": changed} if changed else {}
-    run.log("resumed" if goes_on else "started", epoch=state.epoch, **told)
+    if run.trim_steps((state.epoch - 1) * loader.steps):
+        observer.message("steps.csv was damaged; its sound lines stay, and the rest is dropped.")
+    if skipped:
+        rows = [image._asdict() for image in skipped]
+        write_csv(run.path / "skipped_images.csv", list(BadImage._fields), rows)
+    details = {"changed": reasons} if reasons else {}
+    run.log("resumed" if is_resumed else "started", epoch=state.epoch, **details)
     observer.started(run, config, len(splits.train), loader.steps, state.epoch)
     if splits.val_is_test:
         observer.message("The test split is used for validation; the last epoch is the headline.")
@@ -215,7 +211,7 @@ def _train_in(
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
         _note_end(run, "interrupted" if stopped else "failed", state, error)
         raise
-    return _finish(run, state, splits)
+    return finish(run, state, splits)
 
 
 def _report(
@@ -226,53 +222,6 @@ def _report(
     run.write_status("running", epochs_completed=record.epoch, epochs=config.train.epochs)
     run.log("epoch", **record.__dict__)
     observer.epoch_ended(record)
-
-
-def _finish(run: RunDir, state: TrainState, splits: Splits) -> TrainResult:
-    result = _result(run, state.history)
-    run.write_result(
-        {
-            "epochs_completed": result.epochs_completed,
-            "val_accuracy": result.val_accuracy,
-            "val_loss": result.val_loss,
-            "best_val_accuracy": result.best_val_accuracy,
-            "train_seconds": result.train_seconds,
-            "seconds": result.seconds,
-            "validated_on": "test split" if splits.val_is_test else "held-out training images",
-            "num_classes": len(splits.class_names),
-            "train_images": len(splits.train),
-            "val_images": len(splits.val),
-        }
-    )
-    epochs = result.epochs_completed
-    run.write_status("completed", epochs_completed=epochs, epochs=epochs)
-    run.log("completed", val_accuracy=result.val_accuracy)
-    return result
-
-
-def _result(run: RunDir, history: list[EpochRecord]) -> TrainResult:
-    final = history[-1]
-    return TrainResult(
-        run_dir=run.path,
-        epochs_completed=final.epoch,
-        val_accuracy=final.val_accuracy,
-        val_loss=final.val_loss,
-        best_val_accuracy=max(record.val_accuracy for record in history),
-        train_seconds=sum(record.train_seconds for record in history),
-        seconds=sum(record.seconds for record in history),
-        history=tuple(history),
-    )
-
-
-def _finished(run: RunDir, checkpoint: Checkpoint, config: Config) -> TrainResult | None:
-    """The result of a run with nothing left to do; None for others."""
-    training = checkpoint.training
-    same_network = checkpoint.config.model == config.model
-    history = history_of(training) if training else []
-    told = run.read_json(run.result.name).get("epochs_completed")
-    if same_network and told == len(history) == config.train.epochs:
-        return _result(run, history)
-    return None
 
 
 def _note_end(run: RunDir, how: str, state: TrainState, error: BaseException) -> None:

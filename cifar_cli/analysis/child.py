@@ -1,0 +1,112 @@
+"""Commands in processes of their own, which do not outlive this one's being stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from cifar_cli.config.loading import without_settings
+from cifar_cli.errors import CifarError, Interrupted, OutOfMemoryError
+from cifar_cli.training.temporary import temporary_folder
+
+# How a terminal, a shell or a scheduler stops a program. SIGINT is Python's own, and SIGHUP is not
+# everywhere.
+STOPS = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
+GRACE = 30.0
+"""Seconds in which a child that is told to stop may save."""
+# What the system sends for lack of memory; SIGBUS for lack of shared memory.
+NO_MEMORY = ("SIGKILL", "SIGBUS")
+
+
+def call(title: str, arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Run a command in a process of its own; its JSON document, and what it used.
+
+    If this process is stopped, by a signal or otherwise, the command is stopped before.
+
+    Args:
+        title: What it is for, in errors.
+        arguments: The command, without `--json` and `--quiet`.
+
+    Raises:
+        CifarError: It failed; with its own message and exit code.
+        Interrupted: This process was told to stop.
+    """
+    command = [sys.executable, "-m", "cifar_cli", *arguments, "--json", "--quiet"]
+    with temporary_folder() as folder, _stops_raise(title):
+        started = time.perf_counter()
+        with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+            environment = without_settings(os.environ)  # the configuration has them
+            process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
+            try:
+                _, status, used = os.wait4(process.pid, 0)
+            except BaseException:
+                _stop(process)
+                raise
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        texts = [(folder / name).read_bytes().decode(errors="replace") for name in ("out", "err")]
+    if process.returncode:
+        raise _failure(title, process.returncode, texts[1])
+    scale = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    return json.loads(texts[0]), {
+        "process_seconds": seconds,
+        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "peak_bytes": used.ru_maxrss * scale,
+    }
+
+
+@contextmanager
+def _stops_raise(title: str) -> Iterator[None]:
+    """Let the signals that would end this process at once raise an error (main thread only)."""
+
+    def stop(number: int, _: object) -> NoReturn:
+        for other in STOPS:
+            signal.signal(other, signal.SIG_IGN)  # once is enough
+        raise Interrupted(f"Stopped while {title} ran. Run bench again to continue.", number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in STOPS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a child: politely, so that it can save, and for certain."""
+    process.terminate()
+    try:
+        process.wait(GRACE)
+    except BaseException:  # it takes too long, or Ctrl-C came again
+        process.kill()
+        process.wait()
+
+
+def _failure(title: str, code: int, said: str) -> CifarError:
+    lines = said.strip().splitlines()
+    if code > 0:
+        error = CifarError(f"{title}: {lines[-1].removeprefix('Error: ') if lines else 'failed.'}")
+        error.exit_code = code
+        return error
+    number = -code
+    names = {known.value: known.name for known in signal.Signals}
+    name = names.get(number, f"signal {number}")
+    message = f"{title}: its process was killed by {name}"
+    if name in NO_MEMORY:
+        return OutOfMemoryError(
+            f"{message}, as systems do for lack of memory. Free some memory, or run less at once."
+        )
+    if number in (signal.SIGINT, *STOPS):
+        return Interrupted(f"{message}.", number)
+    return CifarError(f"{message}. Run that command by itself to see why.")

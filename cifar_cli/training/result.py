@@ -1,0 +1,86 @@
+"""What a finished run came to, and how a finished run is recognised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cifar_cli.config import Config
+from cifar_cli.data.sources import Splits
+from cifar_cli.rundir import EpochRecord, RunDir
+from cifar_cli.training.checkpoint import Checkpoint
+from cifar_cli.training.trainer import TrainState
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where a run lies, and what it came to. Accuracies are fractions, losses means per image."""
+
+    run_dir: Path
+    epochs_completed: int
+    val_accuracy: float
+    val_loss: float
+    best_val_accuracy: float
+    train_seconds: float
+    """Of training alone; `seconds` has the validations too."""
+    seconds: float
+    history: tuple[EpochRecord, ...]
+
+
+def finish(run: RunDir, state: TrainState, splits: Splits) -> TrainResult:
+    """Write down what a run came to, once its last epoch is saved."""
+    result = _result(run, state.history)
+    run.write_result(
+        {
+            "epochs_completed": result.epochs_completed,
+            "val_accuracy": result.val_accuracy,
+            "val_loss": result.val_loss,
+            "best_val_accuracy": result.best_val_accuracy,
+            "train_seconds": result.train_seconds,
+            "seconds": result.seconds,
+            "validated_on": "test split" if splits.val_is_test else "held-out training images",
+            "num_classes": len(splits.class_names),
+            "train_images": len(splits.train),
+            "val_images": len(splits.val),
+        }
+    )
+    _note_completed(run, result)
+    return result
+
+
+def _note_completed(run: RunDir, result: TrainResult) -> None:
+    epochs = result.epochs_completed
+    run.write_status("completed", epochs_completed=epochs, epochs=epochs)
+    run.log("completed", val_accuracy=result.val_accuracy)
+
+
+def _result(run: RunDir, history: list[EpochRecord]) -> TrainResult:
+    final = history[-1]
+    return TrainResult(
+        run_dir=run.path,
+        epochs_completed=final.epoch,
+        val_accuracy=final.val_accuracy,
+        val_loss=final.val_loss,
+        best_val_accuracy=max(record.val_accuracy for record in history),
+        train_seconds=sum(record.train_seconds for record in history),
+        seconds=sum(record.seconds for record in history),
+        history=tuple(history),
+    )
+
+
+def finished(run: RunDir, checkpoint: Checkpoint, config: Config) -> TrainResult | None:
+    """The result of a run with nothing left to do; None for others.
+
+    If it was killed after it had written its result, its status is set right.
+    """
+    training = checkpoint.training
+    same_network = checkpoint.config.model == config.model
+    history = [epoch.record for epoch in training.history] if training else []
+    noted = run.peek_json(run.result.name).get("epochs_completed")
+    if same_network and noted == len(history) == config.train.epochs:
+        result = _result(run, history)
+        if run.noted_state != "completed":
+            run.clear_away()
+            _note_completed(run, result)
+        return result
+    return None

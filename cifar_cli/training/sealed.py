@@ -1,0 +1,108 @@
+"""Files of `torch.save` with a checksum: sealed, and read only as they were written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import warnings
+import zipfile
+from pathlib import Path
+
+import torch
+
+from cifar_cli.errors import CheckpointError, OutOfMemoryError
+from cifar_cli.rundir.reading import open_regular, reason_of
+from cifar_cli.training.runtime import memory_errors
+
+# The end record of a zip archive; its last two bytes are the length of the comment that follows.
+_END, _END_BYTES = b"PK\5\6", 22
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+class DamagedError(CheckpointError):
+    """A file that is not as it was written."""
+
+
+def seal(file: bytes) -> bytes:
+    """Add a SHA-256 of all bytes to a file of `torch.save`, as the comment of its archive."""
+    assert file[-_END_BYTES:][:4] == _END
+    file = file[:-2] + _DIGEST_BYTES.to_bytes(2, "little")
+    return file + hashlib.sha256(file).digest()
+
+
+def _has_end(file: bytes) -> bool:
+    """Whether a file, or its last bytes, end as an archive does, with a seal or without."""
+    sealed = file[:-_DIGEST_BYTES][-_END_BYTES:]
+    return (sealed[:4] == _END and sealed[-2:] == _DIGEST_BYTES.to_bytes(2, "little")) or (
+        file[-_END_BYTES:][:4] == _END and file[-2:] == b"\0\0"
+    )
+
+
+def _seal_fits(file: bytes) -> bool:
+    """Whether a file is as it was written; one that `torch.save` wrote anew has no seal."""
+    body, found = file[:-_DIGEST_BYTES], file[-_DIGEST_BYTES:]
+    if body[-_END_BYTES:][:4] == _END and body[-2:] == _DIGEST_BYTES.to_bytes(2, "little"):
+        return hashlib.sha256(body).digest() == found
+    return _has_end(file)
+
+
+def read_archive(path: Path, others: str) -> object:
+    """What `torch.save` put into a file, on the CPU; no code in it is ever run.
+
+    Args:
+        path: The file.
+        others: What else could be used, for messages.
+
+    Raises:
+        FileNotFoundError: There is none.
+        CheckpointError: It cannot be read, is damaged, or is of another program.
+        MemoryError, OutOfMemoryError: It does not fit into memory.
+    """
+    file = _sealed_bytes(path, others)
+    try:
+        # torch.save compresses nothing: what would grow when it is read is not from there.
+        with zipfile.ZipFile(io.BytesIO(file)) as archive:
+            parts = archive.infolist()
+        if sum(part.file_size for part in parts) > len(file):
+            raise ValueError
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch thinks of other programs' files
+            with memory_errors(f"while {path} is read."):
+                return torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
+    except (MemoryError, OutOfMemoryError):
+        raise
+    except Exception as error:  # foreign bytes make an unpickler raise anything
+        raise CheckpointError(f"{path} is not a checkpoint of cifar-resnet.") from error
+
+
+def _sealed_bytes(path: Path, others: str) -> bytes:
+    """The bytes of a file, as they were written. The end is looked at before the rest is read."""
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - _END_BYTES - _DIGEST_BYTES))
+            if _has_end(file.read()):
+                # Its bytes and its tensors are there at once.
+                if size > _physical_memory() / 2:
+                    raise MemoryError
+                file.seek(0)
+                data = file.read(size)
+                if _seal_fits(data):
+                    return data
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise
+        kind = DamagedError if error.errno == errno.EINVAL else CheckpointError
+        raise kind(f"Cannot read {path}: {reason_of(error)}. {others}") from error
+    what = "is damaged: its checksum does not fit" if size else "is empty"
+    raise DamagedError(f"{path} {what}. {others}")
+
+
+def _physical_memory() -> float:
+    """Bytes of the machine's memory; infinite if the system does not say."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
