@@ -77,7 +77,7 @@ def bench(
 
     def tell(text: str) -> None:
         if not quiet:
-            remarks().print(text, markup=False, soft_wrap=True)
+            remarks().print(text, soft_wrap=True)
 
     found = run_bench(configs, runs, out, seed, tell)
     report: dict[str, Any] = bench_report(found)
