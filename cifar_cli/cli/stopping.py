@@ -10,6 +10,7 @@ This is loaded before everything else, and imports next to nothing.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -43,6 +44,13 @@ def leave_on_signals() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` and `&` set it
             signal.signal(number, leave)
+    atexit.register(_ignore_signals)  # the first to be registered is called last
+
+
+def _ignore_signals() -> None:
+    """Python gives up its handlers a moment before the process ends with its exit code."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Stopping:
