@@ -69,17 +69,18 @@ def _of_system(error: OSError) -> tuple[str, int]:
 
 def _imported(error: BaseException) -> str:
     """The package in whose import an exception was raised; empty where it was in none."""
-    name = error.name or "" if isinstance(error, ImportError) else ""
+    name = ""
     trace: TracebackType | None = error.__traceback__
-    while trace and not name:
-        code = trace.tb_frame.f_code
+    while trace:
         module = str(trace.tb_frame.f_globals.get("__name__", ""))
         # A module's own lines run while it is imported, but for those of the program itself.
-        if code.co_name == "<module>" and module != "__main__" and _package(module) != "cifar_cli":
+        if trace.tb_frame.f_code.co_name == "<module>" and module != "__main__":
             name = module
         trace = trace.tb_next
-    if not name and isinstance(error, ImportError):
-        name = "a part of cifar-resnet"
+    if isinstance(error, ModuleNotFoundError):
+        name = error.name or name
+    elif isinstance(error, ImportError):
+        name = name or error.name or "a library"
     return _package(name)
 
 
