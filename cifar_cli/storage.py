@@ -87,8 +87,8 @@ def write_bytes(path: Path, data: bytes | bytearray, keep: Path | None = None) -
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    write_bytes(path, text.encode())
+    """Write UTF-8 text atomically; bytes of names that are none stand in it as escapes."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

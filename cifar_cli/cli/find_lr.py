@@ -120,5 +120,5 @@ def find_lr(
     command = ["cifar-resnet", "train", *(["--skip-bad-images"] if skip_bad_images else [])]
     command += [str(part) for pair in given.items() if pair[1] is not None for part in pair]
     command += [part for setting in sets for part in ("--set", setting)]
-    console.print(f"Train with it: {shlex.join(command)}", soft_wrap=True, markup=False)
+    console.print(f"Train with it: {shlex.join(command)}", soft_wrap=True)
     print_files(files)

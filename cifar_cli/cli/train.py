@@ -157,7 +157,14 @@ def train(
         use_environment=own is None,
     )
 
-    from cifar_cli.output.console import TrainDisplay, counted, duration, print_json, results
+    from cifar_cli.output.console import (
+        TrainDisplay,
+        counted,
+        duration,
+        print_json,
+        results,
+        styled,
+    )
     from cifar_cli.output.tables import epoch_table
     from cifar_cli.rundir import SCHEMA_VERSION
     from cifar_cli.training.run import train as run_training
@@ -188,10 +195,11 @@ def train(
     console = results()
     console.print(epoch_table(result.history))
     console.print(
-        f"Validation accuracy [bold]{result.val_accuracy:.2%}[/bold] after "
-        f"{counted(result.epochs_completed, 'epoch')} in {duration(result.seconds)}."
+        "Validation accuracy",
+        styled(f"{result.val_accuracy:.2%}"),
+        f"after {counted(result.epochs_completed, 'epoch')} in {duration(result.seconds)}.",
     )
-    console.print(f"Run directory: {result.run_dir}", soft_wrap=True, markup=False)
+    console.print(f"Run directory: {result.run_dir}", soft_wrap=True)
 
 
 def _number_or_auto(text: str | None) -> float | str | None:

@@ -57,7 +57,10 @@ def home(data_dir: str | None) -> Path:
     try:
         return Path(chosen or platformdirs.user_cache_dir("cifar-resnet")).expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"CIFAR_RESNET_HOME {chosen!r}: {error} Name a folder.") from error
+        which = f"{chosen!r} is none" if chosen else "the system names none"
+        raise ConfigError(
+            f"No folder for caches: {which} ({error}). Give --data-dir or CIFAR_RESNET_HOME."
+        ) from error
 
 
 def cached(folder: Path, key: str, expected: Expected, decode: Callable[[], Dataset]) -> Dataset:

@@ -21,7 +21,7 @@ from cifar_cli import __version__
 from cifar_cli.config import Config
 from cifar_cli.data.cache import home
 from cifar_cli.data.loader import count_at
-from cifar_cli.errors import ConfigError, OutOfMemoryError
+from cifar_cli.errors import ConfigError, OutOfMemoryError, is_out_of_memory
 from cifar_cli.models import native
 from cifar_cli.models.convolution import Conv2d
 from cifar_cli.training.temporary import name_temporary_folder
@@ -229,18 +229,13 @@ def _narrower(config: Config) -> str:
     return f"--set model.width={max(1, model.width // 2)}"
 
 
-# What says of a RuntimeError that memory was wanted: torch's on a CPU, and cuBLAS's and cuDNN's.
-_NO_MEMORY = re.compile("allocate memory|out of memory|ALLOC(ATION)?_FAILED")
-
-
 @contextmanager
 def memory_errors(remedy: str) -> Iterator[None]:
     """Turn an out-of-memory failure of torch or Python into one with a remedy."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not is_memory and not _NO_MEMORY.search(str(error)):
+        if not isinstance(error, torch.OutOfMemoryError) and not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(f"Out of memory {remedy}") from error
 
@@ -267,7 +262,7 @@ def compile_errors(config: Config) -> Iterator[None]:
 
 
 class StopSignal:
-    """Notes SIGINT and SIGTERM, so that the loop can end after the step at hand.
+    """Notes SIGINT, SIGTERM and SIGHUP, so that the loop can end after the step at hand.
 
     A second SIGINT interrupts at once.
     """
@@ -285,8 +280,11 @@ class StopSignal:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._note) for number in numbers}
+        # One that the process was started to ignore, as SIGHUP is by nohup, stays ignored.
+        names = ("SIGINT", "SIGTERM", "SIGHUP")
+        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self._note) for number in heard}
         try:
             yield self
         finally:
