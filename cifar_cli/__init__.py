@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -30,6 +31,24 @@ _HOMES = {
 # Read by torch when it comes up: large pages for large tensors, where the system has them (Linux).
 # Steps whose activations are made anew each time wait less for memory; see doc/speed.md.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
+def _spare_threads() -> None:
+    """Have numpy's OpenBLAS start no threads if the process has limits that it might meet.
+
+    It interrupts the whole process when it cannot start one, and nothing here needs them.
+    """
+    with suppress(ImportError):  # Windows
+        import resource
+
+        processes, memory = (
+            resource.getrlimit(limit)[0] for limit in (resource.RLIMIT_NPROC, resource.RLIMIT_AS)
+        )
+        if 0 <= processes < 1000 or memory != resource.RLIM_INFINITY:
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+_spare_threads()
 
 if TYPE_CHECKING:
     from cifar_cli.analysis.evaluate import evaluate, load_model
