@@ -18,9 +18,8 @@ from typing import Any, NoReturn
 from cifar_cli.config.loading import without_settings
 from cifar_cli.errors import CifarError, Interrupted, OutOfMemoryError, StorageError
 
-# How a terminal, a shell or a scheduler stops a program. SIGINT is Python's own, and SIGHUP is not
-# everywhere.
-STOPS = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
+# How a terminal, a shell or a scheduler stops a program. Not every system has all.
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 GRACE = 30.0
 """Seconds in which a child that is told to stop may save."""
 # What the system sends for lack of memory; SIGBUS for lack of shared memory.
@@ -83,17 +82,20 @@ def call(title: str, arguments: list[str]) -> tuple[dict[str, Any], dict[str, An
 
 @contextmanager
 def _stops_raise(title: str) -> Iterator[None]:
-    """Let the signals that would end this process at once raise an error (main thread only)."""
+    """Let signals that end this process raise an error, so that it does not leave its child behind.
+
+    In the main thread only. A signal that is ignored, as by `nohup`, stays ignored.
+    """
 
     def stop(number: int, _: object) -> NoReturn:
-        for other in STOPS:
-            signal.signal(other, signal.SIG_IGN)  # once is enough
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)  # once is enough: the child has its time limit
         raise Interrupted(f"Stopped while {title} ran. Run bench again to continue.", number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in STOPS}
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        heard = [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]
+        before |= {number: signal.signal(number, stop) for number in heard}
     try:
         yield
     finally:
@@ -125,6 +127,6 @@ def _failure(title: str, code: int, said: str) -> CifarError:
         return OutOfMemoryError(
             f"{message}, as systems do for lack of memory. Free some memory, or run less at once."
         )
-    if number in (signal.SIGINT, *STOPS):
+    if number in STOPS:
         return Interrupted(f"{message}.", number)
     return CifarError(f"{message}. Run that command by itself to see why.")
