@@ -102,14 +102,13 @@ def test_no_entry_of_a_checkpoint_can_be_anything_else(document: Any, tmp_path: 
         restore(state, checkpoint)
         check_position(state, checkpoint, loader, [])
 
-    passed, paths = [], list(entries(document))
+    passed, messages, paths = [], [], list(entries(document))
     for entry in paths:
         for name, value in VALUES.items():
             try:
                 resume(replaced(document, entry, value))
             except CheckpointError as error:
-                assert str(path) in str(error), (entry, name)
-                assert len(str(error)) < 600, (entry, name)
+                messages.append(str(error))
             except ConfigError:  # a setting that is valid, but must not be changed
                 assert entry[0] == "config", (entry, name)
             except Exception as error:
@@ -117,6 +116,7 @@ def test_no_entry_of_a_checkpoint_can_be_anything_else(document: Any, tmp_path: 
             else:
                 passed.append((entry, name))
     assert len(paths) > 40
+    assert [m for m in messages if str(path) not in m or len(m) > 600] == []
     # What is ignored, and settings that may be missing, as older files lack newer ones.
     used = [p for p in passed if not IGNORED & set(p[0])]
     assert [p for p in used if p[1] in NEVER_VALID] == []
