@@ -12,7 +12,7 @@ setup: $(STAMP)
 
 python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo 'Python 3.11 or newer is needed, and $(PYTHON) is $(or $(VERSION),not there). Install one (Debian, Ubuntu: apt install python3 python3-venv) and name it: make PYTHON=python3.13' >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) lacks venv. Install it (Debian, Ubuntu: apt install python3-venv, or $(notdir $(PYTHON))-venv where it is not the default one).' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) cannot make virtual environments. Install its venv (Debian, Ubuntu: apt install $(notdir $(PYTHON))-venv).' >&2; exit 1; }
 
 $(STAMP): pyproject.toml constraints.txt | python
 	$(PYTHON) -m venv --clear $(VENV)

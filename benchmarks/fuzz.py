@@ -1,9 +1,10 @@
-"""Random settings and randomly damaged files, through the real command line; counts by exit code.
+"""Random and aimed attacks on the real command line; counts by exit code.
 
 python benchmarks/fuzz.py [--count 500] [--seed 1] [--out FILE.json]
 
-Fails, and prints the input, where anything ends in a traceback, in exit code 1, in a code that is
-not documented, or in more or less than one message.
+Random settings and damaged files, and the cases of `attacks.py`. Fails, and prints the input, if
+anything ends in a traceback, in exit code 1, in a code that is not documented, in more or less than
+one message, or if a control character reaches the terminal.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import shutil
 import sys
 import tempfile
 import time
+import unicodedata
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -51,18 +54,23 @@ class Outcome(NamedTuple):
 
     code: int | None
     """None: an exception left the program."""
+    out: str
     err: str
 
     @property
     def fault(self) -> str:
         """What is wrong with it, or nothing."""
         messages = self.err.count("Error: ")
+        printed = set(self.out + self.err) - {"\n", "\t"}
+        raw = sorted(c for c in printed if unicodedata.category(c) == "Cc")
         if self.code is None or "Traceback" in self.err:
             return "a traceback"
         if self.code not in CODES:
             return f"exit code {self.code}"
         if self.code and messages != 1 and "Usage:" not in self.err:
             return f"{messages} messages"
+        if raw:
+            return f"control characters {raw}"
         return ""
 
 
@@ -80,8 +88,9 @@ def attempt(*arguments: object) -> Outcome:
                 code = run([str(argument) for argument in arguments])
             except BaseException as error:
                 print(f"Traceback: {type(error).__name__}: {error}", file=err)
+        out.seek(0)
         err.seek(0)
-        return Outcome(code, err.read())
+        return Outcome(code, out.read(), err.read())
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
@@ -291,12 +300,11 @@ def damage(rng: random.Random, files: list[Path]) -> None:
 
 
 def count_outcomes(
-    cases: Iterator[tuple[str, list[str]]], count: int, report: Callable[[str], None]
+    cases: Iterator[tuple[str, list[str]]], count: int | None, report: Callable[[str], None]
 ) -> dict[str, Counter[int]]:
     """Exit codes by kind of input; `report` is told of each fault, with its input."""
     counts: dict[str, Counter[int]] = defaultdict(Counter)
-    for number in range(count):
-        kind, arguments = next(cases)
+    for number, (kind, arguments) in enumerate(islice(cases, count)):
         outcome = attempt(*arguments)
         counts[kind][-1 if outcome.code is None else outcome.code] += 1
         if outcome.fault:
@@ -321,7 +329,8 @@ def table(counts: dict[str, Counter[int]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=500, help="of settings, and of files")
+    parser.add_argument("--count", type=int, default=500, help="of settings, of files, of entries")
+    parser.add_argument("--only", metavar="PART", help="run one part, such as `names`")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the counts as JSON")
     arguments = parser.parse_args()
@@ -343,24 +352,32 @@ def main() -> None:
         import cifar_cli.data.download
 
         cifar_cli.data.download.SOURCES = ()  # type: ignore[assignment]
-        material = make_material(folder)
-        rng = random.Random(arguments.seed)
+        import attacks
+
+        material, rng = make_material(folder), random.Random(arguments.seed)
+        images, trained, fewer = material.images, material.run, arguments.count * 2 // 5
+        every_name = attacks.name_cases(folder, images, trained, TINY)
         found = {
-            what: count_outcomes(cases, arguments.count, report)
-            for what, cases in (
-                ("settings and arguments", setting_cases(rng, folder)),
-                ("files", file_cases(rng, folder, material)),
+            what: count_outcomes(cases, count, report)
+            for what, cases, count in (
+                ("settings and arguments", setting_cases(rng, folder), arguments.count),
+                ("files", file_cases(rng, folder, material), arguments.count),
+                ("checkpoint entries", attacks.entry_cases(rng, folder, trained), arguments.count),
+                ("small files", attacks.small_file_cases(rng, folder, trained), fewer),
+                ("bounds", attacks.bound_cases(rng), fewer),
+                ("names", every_name, None),
             )
+            if arguments.only in (None, what)
         }
     for what, counts in found.items():
-        print(f"\n{arguments.count} {what}, seed {arguments.seed}:\n\n{table(counts)}")
+        print(f"\n{what}, seed {arguments.seed}:\n\n{table(counts)}")
     print(f"\n{len(faults)} faults, {time.perf_counter() - started:.0f} s")
     if out:
         plain = {
             what: {kind: dict(sorted(c.items())) for kind, c in sorted(counts.items())}
             for what, counts in found.items()
         }
-        report_ = {"count": arguments.count, "seed": arguments.seed, "faults": len(faults), **plain}
+        report_ = {"seed": arguments.seed, "faults": len(faults), "parts": plain}
         out.write_text(json.dumps(report_, indent=2) + "\n", encoding="utf-8")
     if faults:
         raise SystemExit(1)

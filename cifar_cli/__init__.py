@@ -13,9 +13,9 @@ stays instant::
 
 from __future__ import annotations
 
-import importlib
 import os
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # that of typing takes longer to import than all of this
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "evaluate", "load_config", "load_model", "train"]
@@ -32,6 +32,8 @@ _HOMES = {
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from cifar_cli.analysis.evaluate import evaluate, load_model
     from cifar_cli.config import load_config
     from cifar_cli.training.run import train
@@ -39,5 +41,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        import importlib
+
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable
 
+# What says of an error that memory was wanted: torch's on a CPU, cuBLAS's and cuDNN's, and the
+# loader's, of a library that does not fit into the address space.
+_NO_MEMORY = re.compile(
+    "allocate memory|out of memory|ALLOC(ATION)?_FAILED|bad_alloc|failed to map segment|"
+    "cannot create shared object descriptor|can't start new thread"
+)
 MAX_FOLDERS = 200
 MAX_NAME_BYTES = 255  # of one file or folder, on every file system in use
 
@@ -57,6 +65,15 @@ class Interrupted(CifarError):  # noqa: N818 - an interruption is not an error o
     def __init__(self, message: str, signal_number: int = 2) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of Python, torch or the system says that memory ran out."""
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    if isinstance(error, RuntimeError | ImportError | OSError):
+        return bool(_NO_MEMORY.search(str(error)))
+    return isinstance(error, MemoryError)
 
 
 def path_problem(text: str) -> str:

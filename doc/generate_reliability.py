@@ -70,7 +70,7 @@ def lines(
         f"once in `metrics.csv`: {'yes' if soak['each_epoch_once'] else 'NO'}. "
         f"{soak['seconds']:.0f} s in all.\n"
     )
-    yield "## Random settings and damaged files\n"
+    yield "## Attacks\n"
     yield from fuzz_lines(fuzz)
 
 
@@ -98,12 +98,15 @@ def names(tests: list[dict[str, Any]]) -> str:
 def fuzz_lines(fuzz: dict[str, Any]) -> Iterator[str]:
     """Tables of counts by exit code."""
     yield (
-        f"`make fuzz`: {fuzz['count']} random settings and arguments and {fuzz['count']} randomly "
-        f"damaged files go through the real command line (seed {fuzz['seed']}). Exit code 1 or a "
-        f"traceback would be a fault of the program: there were {fuzz['faults']}.\n"
+        f"`make fuzz` (seed {fuzz['seed']}), all through the real command line: random settings "
+        "and arguments; randomly damaged files; checkpoints with a right seal and one entry "
+        "replaced; other content in the small files of a run; settings at and beyond their bounds; "
+        "names of classes, files, runs and recipes with control characters, markup or bytes that "
+        "are not UTF-8. Exit code 1, a traceback, more than one message, or a control character "
+        f"in the output would be a fault of the program: there were {fuzz['faults']}.\n"
     )
-    for part in ("settings and arguments", "files"):
-        counts: dict[str, dict[str, int]] = fuzz[part]
+    counts: dict[str, dict[str, int]]
+    for part, counts in fuzz["parts"].items():
         codes = sorted({code for kind in counts.values() for code in kind}, key=int)
         yield f"| {part} | {' | '.join(codes)} | all |"
         yield f"|---|{'---|' * (len(codes) + 1)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -57,6 +58,14 @@ def shared_native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def share_compiled_code(source: Path, target: Path) -> None:
+    """Give compiled code a second name in another folder, as a link to a folder is refused."""
+    for file in source.glob("tiles-*.so"):
+        target.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            (target / file.name).hardlink_to(file)
+
+
 def need_compiled_code(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Load it, or skip the test; with gcc on Linux, for which it is written, there is no excuse."""
     if not native.load(shared_native(tmp_path_factory)):
@@ -72,11 +81,13 @@ def isolated(
     for variable in [name for name in os.environ if name.startswith("CIFAR_RESNET_")]:
         monkeypatch.delenv(variable)
     home = tmp_path_factory.mktemp("home")
-    (home / "native").symlink_to(shared_native(tmp_path_factory))
+    shared, own = shared_native(tmp_path_factory), home / "native"
+    share_compiled_code(shared, own)
     monkeypatch.setenv("CIFAR_RESNET_HOME", str(home))
     torch.manual_seed(0)
     threads = torch.get_num_threads()
     yield
+    share_compiled_code(own, shared)
     torch.set_num_threads(threads)
 
 

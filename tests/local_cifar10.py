@@ -125,6 +125,20 @@ class Server(ThreadingHTTPServer):
         """A client that went away is part of the game."""
 
 
+_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+# By way: what is sent once, and what again and again, so many seconds apart.
+ENDLESS_HEADS: dict[str, tuple[bytes, bytes, float]] = {
+    "digits-in-status": (b"HTTP/1.1 2", b"0", 0.05),
+    "digits-in-length": (b"HTTP/1.1 200 OK\r\nContent-Length: ", b"1", 0.05),
+    "letters-in-header": (b"HTTP/1.1 200 OK\r\nX: ", b"x", 0.05),
+    "continues": (b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.05),
+    "continues-fast": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, 0.0),
+    "digits-in-chunk": (_CHUNKED, b"0", 0.05),
+    "trailers": (_CHUNKED + b"5\r\n12345\r\n0\r\n", b"X: y\r\n", 0.05),
+    "trailers-fast": (_CHUNKED + b"5\r\n12345\r\n0\r\n", b"X: y\r\n" * 1000, 0.0),
+}
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: Server
 
@@ -136,8 +150,29 @@ class _Handler(BaseHTTPRequestHandler):
         if way == "missing":
             self.send_error(404)
             return
+        if way == "long-reason":
+            self.send_response_only(500, "x" * 5000)
+            self.end_headers()
+            return
+        if way.startswith("leads-to-"):
+            self.send_response(302)
+            self.send_header(
+                "Location", "ftp://127.0.0.1/x" if way == "leads-to-ftp" else "/missing"
+            )
+            self.send_header("Content-Length", "9" * 12)
+            self.end_headers()
+            self.wfile.write(bytes(10**6))
+            return
+        if way == "5000-digits":
+            self.send_response(200)
+            self.send_header("Content-Length", "9" * 5000)
+            self.end_headers()
+            return
         if way == "silent":
             self.server.closing.wait(30)
+            return
+        if way in ENDLESS_HEADS:
+            self._send_head(*ENDLESS_HEADS[way])
             return
         start = 0
         if self.headers["Range"] and way != "no-resume":
@@ -155,6 +190,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self._send(way, data + (b"!" * 999 if way == "unsized-long" else b""))
+
+    def _send_head(self, once: bytes, again: bytes, gap: float) -> None:
+        """Begin an answer that never gets to its end, or to its first block."""
+        self.wfile.write(once)
+        while not self.server.closing.wait(gap):
+            self.wfile.write(again)
 
     def _send(self, way: str, data: bytes) -> None:
         if way == "breaks":

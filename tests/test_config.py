@@ -51,9 +51,24 @@ def test_data_variable_is_short_for_the_data_source() -> None:
     assert load_config(env={}, settings={"data.source": "y"}, data="x").data.source == "x"
 
 
-def test_unknown_environment_setting_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"optim\.max_lrr"):
-        load_config(env={"CIFAR_RESNET_OPTIM__MAX_LRR": "1"})
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        ("CIFAR_RESNET_OPTIM__MAX_LRR", "CIFAR_RESNET_OPTIM__MAX_LR"),
+        ("CIFAR_RESNET_MAX_LR", "CIFAR_RESNET_OPTIM__MAX_LR"),
+        ("CIFAR_RESNET_train__epochs", "CIFAR_RESNET_TRAIN__EPOCHS"),
+        ("cifar_resnet_train__epochs", "CIFAR_RESNET_TRAIN__EPOCHS"),
+        ("cifar_resnet_home", "CIFAR_RESNET_HOME"),
+        ("CIFAR_RESNET_TRAIN.EPOCHS", "CIFAR_RESNET_TRAIN__EPOCHS"),
+        ("CIFAR_RESNET_" + "__" * 1500, ""),
+    ],
+)
+def test_a_variable_that_only_looks_like_a_setting_is_named(variable: str, nearest: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(env={variable: "1", "CIFAR_RESNET_HOME": "x", "CIFAR_RESNETS": "1"})
+    assert variable[:60] in str(caught.value)
+    assert f"did you mean {nearest!r}" in str(caught.value) or not nearest
+    assert len(str(caught.value)) < 300
 
 
 def test_all_problems_stand_in_one_message_with_the_nearest_name() -> None:
@@ -114,6 +129,9 @@ def test_yaml_scalars_mean_what_people_mean(text: str, value: object) -> None:
     [
         ("a: 1\na: 2", "twice"),
         ("a: &x 1\nb: *x", "aliases"),
+        ("a: &x 1", "anchors"),
+        ("a: !!merge {b: 1}", "not valid YAML"),
+        ("!!merge <<: {a: 1}", "plain word"),
         ("a: !!python/object/apply:os.system ['true']", "python"),
         ("a: [1", "line"),
         ("x" * 300_000, "KiB"),
@@ -126,6 +144,12 @@ def test_yaml_scalars_mean_what_people_mean(text: str, value: object) -> None:
 def test_dangerous_or_ambiguous_yaml_is_refused(text: str, word: str) -> None:
     with pytest.raises(ConfigError, match=word):
         parse_yaml(text, "test")
+
+
+@pytest.mark.parametrize("text", ["train: {<<: {epochs: 3}}", "<<: {seed: 3}", "<<: [{seed: 3}]"])
+def test_merge_keys_are_refused_as_settings_that_there_are_not(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"unknown setting '.*<<'"):
+        load_config(parse_yaml(text, "test"), env={})
 
 
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:

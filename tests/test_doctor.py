@@ -6,8 +6,11 @@ import hashlib
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +18,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Answer, tree
+from conftest import Answer, tiny_config, tree
 from torch import nn
 
+from cifar_cli.analysis import doctor
 from cifar_cli.data import cifar10
 from cifar_cli.models import native
 
 Cli = Callable[..., Answer]
+ROOT = Path(__file__).parent.parent
 NAMES = ["versions", "device", "free space", "write access", "data", "training step",
          "augmentation"]  # fmt: skip
 
@@ -49,10 +54,11 @@ def doctor_with(path: Path, *arguments: str) -> Answer:
     """`doctor --json` in a process that finds packages in `path` first."""
     found = subprocess.run(
         [sys.executable, "-m", "cifar_cli", "doctor", "--data", "shapes", "--json", *arguments],
-        env={**os.environ, "PYTHONPATH": str(path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(path), str(ROOT)])},
         capture_output=True,
         text=True,
         check=False,
+        timeout=200,
     )
     return Answer(found.returncode, found.stdout, found.stderr)
 
@@ -69,7 +75,8 @@ def test_all_is_well_and_nothing_is_left_behind(cli: Cli, in_tmp: Path) -> None:
     assert f"convolutions use {how}" in details["training step"]
     assert "128 draws in 2 loader processes all differ" in details["augmentation"]
     assert tree(in_tmp) == []
-    assert tree(Path(os.environ["CIFAR_RESNET_HOME"])) == []
+    home = tree(Path(os.environ["CIFAR_RESNET_HOME"]))
+    assert [name for name in home if not name.startswith("native/tiles-")] == []
 
 
 def test_images_that_are_not_downloaded_yet_are_a_hint(
@@ -202,6 +209,52 @@ def test_loader_processes_that_repeat_draws(
     answer = cli("doctor", "--data", "shapes", "--json")
     assert answer.code == 5
     assert "draws" in failed(answer)["augmentation"]["detail"]
+
+
+def test_a_check_that_hangs_is_a_cross_and_the_others_still_end(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\n"
+        "from cifar_cli.analysis import doctor\n"
+        "def hang(config):\n"
+        "    doctor.LIMIT_SECONDS = 1.5\n"
+        "    time.sleep(1000)\n"
+        "doctor._training_step = doctor._data = hang\n"
+        "doctor.DATA_LIMIT_SECONDS = 1.5\n"
+    )
+    started = time.monotonic()
+    answer = doctor_with(tmp_path)
+    assert time.monotonic() - started < 90
+    assert answer.code == 3
+    crosses = failed(answer)
+    assert {"data", "training step"} <= crosses.keys()
+    assert "has not ended after 1.5 s" in crosses["data"]["detail"]
+    assert "--data" in crosses["data"]["remedy"]
+    assert "--device cpu" in crosses["training step"]["remedy"]
+
+
+def test_ctrl_c_ends_a_check_that_hangs(monkeypatch: pytest.MonkeyPatch, in_tmp: Path) -> None:
+    monkeypatch.setattr(doctor, "_versions", lambda: time.sleep(5))
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    with pytest.raises(KeyboardInterrupt):
+        next(doctor.examine(tiny_config(), in_tmp, lambda *_: None))
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_check_that_cannot_be_started_is_a_cross(in_tmp: Path) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.daemon:  # those of the terminal's progress are none of this
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        (check, *_) = doctor.examine(tiny_config(), in_tmp, lambda *_: None)
+    assert (check.ok, check.exit_code) == (False, 6)
+    assert "can't start new thread" in check.detail
+    assert "ulimit -u" in check.remedy
 
 
 def test_the_wrong_albumentations(tmp_path: Path) -> None:

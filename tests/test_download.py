@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from local_cifar10 import Server, publish_archive, serving
+from filelock import FileLock
+from local_cifar10 import ENDLESS_HEADS, Server, publish_archive, serving
 
-from cifar_cli.data import download
+from cifar_cli.data import cifar10, download
+from cifar_cli.data.cifar10 import ARCHIVE
 from cifar_cli.data.download import download_archive
-from cifar_cli.errors import DataError
+from cifar_cli.errors import DataError, StorageError
 
 CONTENT = random.Random(1).randbytes(600_000)
 
@@ -102,12 +107,129 @@ def test_when_all_fail_each_source_is_named_with_its_reason(
     assert not (tmp_path / "cifar-10-python.tar.gz").exists()
 
 
-def test_a_damaged_archive_on_disk_is_fetched_again(
+def test_an_archive_that_is_another_file_is_refused_and_stays(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"x" * 10)
+    path = tmp_path / ARCHIVE
+    path.write_bytes(b"photos")
     use(server, monkeypatch, "good")
+    with pytest.raises(DataError, match=r"is not the published file .*It stays as it is") as caught:
+        download_archive(tmp_path)
+    assert "emove" not in str(caught.value)
+    assert path.read_bytes() == b"photos"
+    with path.open("wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(DataError, match="it has 1,000,000,000,000 bytes, expected 600,000"):
+        download_archive(tmp_path)
+    assert server.ways == []
+
+
+def test_an_archive_that_cannot_be_read_is_not_taken_for_damaged(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use(server, monkeypatch, "good")
+    for name in (ARCHIVE, f"{ARCHIVE}.part"):
+        path = tmp_path / name
+        path.write_bytes(CONTENT)
+        for number in (errno.EACCES, errno.EMFILE, errno.ENFILE, errno.EIO):
+
+            def refuse(_: Path, number: int = number) -> None:
+                raise OSError(number, os.strerror(number))
+
+            with monkeypatch.context() as patch:
+                patch.setattr(cifar10, "open_regular", refuse)
+                with pytest.raises(DataError, match=f"Cannot read .*{os.strerror(number)}"):
+                    download_archive(tmp_path)
+            assert path.read_bytes() == CONTENT
+        path.unlink()
+    assert server.ways == []
+
+
+@pytest.mark.parametrize("name", [ARCHIVE, f"{ARCHIVE}.part", f"{ARCHIVE}.lock"])
+def test_what_is_planted_in_the_download_folder_neither_holds_up_nor_is_followed(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    use(server, monkeypatch, "good")
+    folder, victim = tmp_path / "downloads", tmp_path / "victim"
+    folder.mkdir()
+    victim.write_text("precious")
+    place = folder / name
+    for plant in (
+        lambda: os.mkfifo(place),
+        lambda: place.symlink_to(victim),
+        lambda: place.symlink_to(tmp_path / "nowhere"),
+        lambda: place.symlink_to("/dev/zero"),
+        place.mkdir,
+    ):
+        plant()
+        before = place.lstat().st_mode
+        with pytest.raises((DataError, StorageError), match=name):
+            download_archive(folder)
+        assert place.lstat().st_mode == before
+        place.rmdir() if place.is_dir() else place.unlink()
+    if name.endswith(".part"):
+        place.hardlink_to(victim)
+        with pytest.raises(StorageError, match="hard link"):
+            download_archive(folder)
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_archive_may_be_a_link(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").write_bytes(CONTENT)
+    (tmp_path / ARCHIVE).symlink_to(tmp_path / "elsewhere")
+    use(server, monkeypatch)
     assert download_archive(tmp_path).read_bytes() == CONTENT
+
+
+def test_an_exchange_is_limited_as_a_whole_and_not_only_its_gaps(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Bytes arrive all the time, but never an answer, or a block of it, that is whole."""
+    monkeypatch.setattr(download, "STALL_SECONDS", 0.6)
+    for way in ENDLESS_HEADS:
+        use(server, monkeypatch, way)
+        began = time.monotonic()
+        with pytest.raises(DataError, match="could not be downloaded") as caught:
+            download_archive(tmp_path)
+        assert time.monotonic() - began < 5, way
+        assert f"/{way}: " in str(caught.value)
+        assert not (tmp_path / ARCHIVE).exists()
+        (tmp_path / f"{ARCHIVE}.part").unlink(missing_ok=True)
+
+
+def test_any_source_is_given_up_in_the_end_and_what_arrived_is_kept(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(download, "LONGEST_SECONDS", 0.3)
+    use(server, monkeypatch, "slow", "good")
+    assert download_archive(tmp_path).read_bytes() == CONTENT
+    assert server.ways == ["slow", "good"]
+    assert server.ranges[1] is not None
+
+
+def test_answers_out_of_all_bounds_are_passed_over(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use(server, monkeypatch, "5000-digits", "long-reason", "leads-to-ftp", "leads-to-missing")
+    with pytest.raises(DataError) as caught:
+        download_archive(tmp_path)
+    message = str(caught.value)
+    assert "5000-digits: offers more than 10^15 bytes" in message
+    assert f"long-reason: {'x' * 200} ..." in message
+    assert "leads-to-ftp: unknown url type: ftp" in message
+    assert "leads-to-missing: Not Found" in message
+    assert len(message) < 1500
+
+
+def test_who_waits_for_a_download_that_gets_nowhere_gives_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(download, "STALL_SECONDS", 0.02)
+    with FileLock(tmp_path / f"{ARCHIVE}.lock"), pytest.raises(DataError, match="Another process"):
+        download_archive(tmp_path)
 
 
 def test_two_at_once_download_once(

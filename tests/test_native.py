@@ -6,7 +6,12 @@ import ctypes
 import os
 import platform
 import shutil
+import signal
+import stat
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +56,27 @@ def test_code_is_compiled_once_and_then_found(kept: Path, monkeypatch: pytest.Mo
     assert compiled(kept) == before
 
 
-def test_damaged_code_is_compiled_anew(kept: Path) -> None:
+@pytest.fixture
+def quick_compiler(kept: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Compiling copies what was compiled before; what was compiled so far."""
+    (file,) = compiled(kept)
+    content, made = file.read_bytes(), list[Path]()
+
+    def compile_(compiler: str, source: str, target: Path, deadline: float) -> None:
+        made.append(target)
+        target.write_bytes(content)
+
+    monkeypatch.setattr(native, "_compile", compile_)
+    return made
+
+
+def test_damaged_code_is_compiled_anew(kept: Path, quick_compiler: list[Path]) -> None:
     (file,) = compiled(kept)
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    made = []
-
-    def compile_(compiler: str, source: str, target: Path) -> None:
-        made.append(target)
-        original(compiler, source, target)
-
-    original = native._compile
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "_compile", compile_)
-        assert is_usable(native._library(kept))
-    assert len(made) == 1
+    assert is_usable(native._library(kept))
+    assert len(quick_compiler) == 1
     assert file.read_bytes() != content
 
 
@@ -75,7 +85,7 @@ def test_other_sources_and_other_machines_have_code_of_their_own(
 ) -> None:
     made: list[Path] = []
 
-    def compile_(compiler: str, source: str, target: Path) -> None:
+    def compile_(compiler: str, source: str, target: Path, deadline: float) -> None:
         made.append(target)
         raise OSError("not now")
 
@@ -121,15 +131,196 @@ def test_a_folder_that_cannot_be_written_to_leaves_none(tmp_path: Path) -> None:
     assert isinstance(native._library(tmp_path / "file"), str)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no owners here")
-def test_code_that_others_may_have_put_there_is_not_run(kept: Path) -> None:
+def replace_by_link(place: Path, elsewhere: Path) -> None:
+    place.rename(elsewhere)
+    place.symlink_to(elsewhere)
+
+
+def give_away(place: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root can give a file to somebody else")
+    os.chown(place, 65534, 65534, follow_symlinks=False)
+
+
+@pytest.fixture
+def home(kept: Path) -> Path:
+    """A home with compiled code, as a user has it."""
+    (kept.parent / "up" / "home").mkdir(parents=True)
+    kept.rename(kept.parent / "up" / "home" / "native")
+    return kept.parent / "up" / "home"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda home, other: (home / "native").chmod(0o777), "others may write to {home}/native"),
+        (lambda home, other: (home / "native").chmod(0o1777), "others may write to {home}/native"),
+        (lambda home, other: home.chmod(0o777), "others may write to {home}"),
+        (lambda home, other: home.chmod(0o770), "others may write to {home}"),
+        (lambda home, other: home.parent.chmod(0o777), "others may write to {up}"),
+        (lambda home, other: give_away(home / "native"), "{home}/native belongs to somebody else"),
+        (lambda home, other: give_away(home), "{home} belongs to somebody else"),
+        (lambda home, other: give_away(home.parent), "{up} belongs to somebody else"),
+        (lambda home, other: replace_by_link(home / "native", other), "{home}/native is a link"),
+        (
+            lambda home, other: (replace_by_link(home, other), give_away(home)),
+            "{home} belongs to somebody else",
+        ),
+        (
+            lambda home, other: (replace_by_link(home, other), other.chmod(0o777)),
+            "others may write to {other}",
+        ),
+        (lambda home, other: (home.rename(other), home.symlink_to(home)), "too many links"),
+        (lambda home, other: (home.rename(other), os.mkfifo(home)), "Not a directory"),
+    ],
+)
+def test_code_in_a_place_that_others_could_replace_is_not_run(
+    spoil: Callable[[Path, Path], object], why: str, home: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    spoil(home, other)
+    found = native._library(home / "native")
+    assert isinstance(found, str)
+    assert why.format(home=home, up=home.parent, other=other) in found
+
+
+def test_a_place_that_only_its_owner_can_change_is_used(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "_compile", pytest.fail)
+    home.parent.chmod(0o1777)  # sticky, as /tmp is
+    assert is_usable(native._library(home / "native"))
+    (tmp_path / "one").symlink_to("two")  # links of one's own, as to a larger disk
+    (tmp_path / "two").symlink_to(home.parent)
+    assert is_usable(native._library(tmp_path / "one" / "home" / "native"))
+    monkeypatch.chdir(home)
+    assert is_usable(native._library(Path("../home/native")))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file, other: file.chmod(0o722),
+        lambda file, other: give_away(file),
+        replace_by_link,
+        lambda file, other: (file.unlink(), os.mkfifo(file)),
+        lambda file, other: (file.unlink(), file.mkdir()),
+        lambda file, other: os.truncate(file, 2**40),
+        lambda file, other: os.truncate(file, 0),
+    ],
+)
+def test_a_file_that_others_may_have_put_there_is_replaced(
+    spoil: Callable[[Path, Path], object],
+    kept: Path,
+    tmp_path: Path,
+    quick_compiler: list[Path],
+) -> None:
     (file,) = compiled(kept)
-    file.chmod(0o722)
-    made = native._library(kept)  # what is compiled anew has the same name, and takes its place
-    assert is_usable(made)
-    assert not file.stat().st_mode & 0o022
-    kept.chmod(0o777)
-    assert native._library(kept) == f"others may write to {kept}"
+    spoil(file, tmp_path / "other")
+    found = native._library(kept)
+    assert len(quick_compiler) == 1
+    if file.is_dir():
+        assert isinstance(found, str)
+        return
+    assert is_usable(found)
+    about = file.lstat()
+    assert stat.S_ISREG(about.st_mode)
+    assert (about.st_uid, about.st_mode & 0o022) == (os.geteuid(), 0)
+
+
+def test_a_library_of_something_else_is_passed_over(
+    kept: Path, tmp_path: Path, quick_compiler: list[Path]
+) -> None:
+    (file,) = compiled(kept)
+    file.unlink()
+    key = file.name.split("-")[1]
+    for number, source in enumerate(("int panel;", "int f(void);int panel(void){return f();}")):
+        library = tmp_path / f"{number}.so"
+        command = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", library]
+        subprocess.run(command, input=source.encode(), check=True)
+        digest = native._digest(library.read_bytes())
+        library.rename(kept / f"tiles-{key}-{digest}.so")
+    (kept / f"tiles-{key}-{native._digest(b'')}.so").touch(0o600)
+    found = native._library(kept)
+    assert is_usable(found)
+    assert len(quick_compiler) == 1
+    assert file.is_file()
+
+
+def test_what_was_checked_is_what_is_loaded(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file,) = compiled(kept)
+    original = native._digest
+
+    def digest(content: bytes) -> str:  # somebody replaces the file just when it has been read
+        file.rename(tmp_path / "moved")
+        file.write_bytes(b"something else")
+        return original(content)
+
+    monkeypatch.setattr(native, "_digest", digest)
+    assert is_usable(native._library(kept))
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from cifar_cli.models import native
+native._compile = lambda *_: (print("compiling", flush=True), sys.stdin.read())
+native._library(Path(sys.argv[1]))
+"""
+
+
+def test_only_one_process_compiles_and_what_a_killed_one_left_is_removed(
+    kept: Path, quick_compiler: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file,) = compiled(kept)
+    file.unlink()
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, kept], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"compiling\n"
+        (place,) = kept.iterdir()
+        monkeypatch.setattr(native, "SECONDS", 2.0)
+        assert native._library(kept) == "another process takes too long to compile it"
+        assert place.is_dir()
+        other.kill()
+    assert is_usable(native._library(kept))
+    assert list(kept.iterdir()) == [file]
+    assert len(quick_compiler) == 1
+
+
+SLOW = "#!/bin/sh\nif [ $1 != -O3 ]; then exit 1; fi\ncase $* in *-dM*) exit;; esac\n"
+SLOW += 'sleep 100 &\necho $! > "$0.child"\nwait\n'
+
+
+@pytest.mark.parametrize("stop", ["time", "ctrl-c"])
+def test_a_compiler_that_hangs_is_ended_with_all_that_it_started(
+    stop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "slow"
+    compiler.write_text(SLOW)
+    compiler.chmod(0o700)
+    monkeypatch.setattr(native, "COMPILERS", (str(compiler),))
+    child = tmp_path / "slow.child"
+    if stop == "time":
+        monkeypatch.setattr(native, "SECONDS", 1.5)
+        told = native._library(tmp_path / "native")
+        assert isinstance(told, str)
+        assert "slow took longer than" in told
+    else:
+        before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 1.5)
+        with pytest.raises(KeyboardInterrupt):
+            native._library(tmp_path / "native")
+        signal.signal(signal.SIGALRM, before)
+    stat_ = Path("/proc") / child.read_text().strip() / "stat"
+    deadline = time.monotonic() + 5
+    while stat_.exists() and stat_.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert list((tmp_path / "native").iterdir()) == []
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import tiny_config
 
+from cifar_cli import train
 from cifar_cli.analysis.doctor import _device
-from cifar_cli.errors import ConfigError, OutOfMemoryError
+from cifar_cli.errors import ConfigError, OutOfMemoryError, StorageError
 from cifar_cli.training.runtime import (
     StopSignal,
     autocast,
+    compile_errors,
     describe_environment,
+    fewer_images,
     memory_errors,
     prepare_runtime,
     resolve_device,
     restore_rng,
     rng_state,
     smaller_batch,
+    smaller_network,
 )
+from cifar_cli.training.temporary import temporary_folder
 
 CPU = torch.device("cpu")
 REMEDY = smaller_batch(tiny_config())
@@ -107,6 +115,70 @@ def test_the_advice_where_memory_runs_out_fits_the_network() -> None:
     assert REMEDY.endswith("--set model.width=2.")
     speed = tiny_config(model__name="speed_resnet", model__widths=[1, 9, 16])
     assert smaller_batch(speed).endswith("--set 'model.widths=[1, 4, 8]'.")
+
+
+def test_the_advice_fits_what_does_not_fit() -> None:
+    one = tiny_config(train__batch_size=1)
+    assert "--batch-size" not in smaller_batch(one)
+    assert smaller_batch(one).endswith("one image. Try a narrower network: --set model.width=2.")
+    large = tiny_config(train__batch_size=1, data__image_size=224)
+    assert "Try --set data.image_size=112, or a narrower" in smaller_batch(large)
+    assert "Try --set data.image_size=112, or a folder with fewer" in fewer_images(large)
+    assert fewer_images(one).startswith("while loading the images of shapes. Try a folder with")
+    assert smaller_network(one).startswith("while building the network. Try a narrower one: --set")
+
+
+def test_training_says_whether_images_network_or_batch_do_not_fit(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    for name, told in (
+        ("load_dataset", "while loading the images"),
+        ("TrainLoader", "while loading the images"),
+        ("build_model", "while building the network"),
+        ("place_model", "while building the network"),
+        ("train_epochs", "at batch size 32"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"cifar_cli.training.run.{name}", no_memory)
+            with pytest.raises(OutOfMemoryError, match=f"Out of memory {told}"):
+                train(tiny_config(), in_tmp / name)
+
+
+def test_torch_compile_that_cannot_compile_is_told_with_a_remedy(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor.exc import InductorError, InvalidCxxCompiler
+
+    def compile_(model: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+        # What the first step gets without a compiler; looking for one for real takes long.
+        def forward(images: torch.Tensor) -> torch.Tensor:
+            raise InductorError(InvalidCxxCompiler(), None)
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    config = tiny_config(runtime__compile=True)
+    with pytest.raises(ConfigError, match=r"InvalidCxxCompiler.* Install a C\+\+ compiler"):
+        train(config, in_tmp / "compiled")
+    with pytest.raises(ValueError, match="of the program"), compile_errors(config):
+        raise ValueError("of the program")
+
+
+def test_without_a_folder_for_temporary_files_training_needs_none(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", refuse)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(in_tmp / "none"))
+    assert train(tiny_config(train__epochs=1), in_tmp / "run").epochs_completed == 1
+    with pytest.raises(StorageError, match=r"Cannot make a temporary folder: .* Set TMPDIR"):
+        temporary_folder().__enter__()
 
 
 def test_a_real_allocation_that_cannot_be_met_is_recognised() -> None:

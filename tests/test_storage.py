@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
+import multiprocessing
 import os
+import secrets
+import signal
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +20,9 @@ from cifar_cli.errors import StorageError
 from cifar_cli.storage import (
     atomic_file,
     check_place,
+    is_replaceable,
+    open_own,
+    read_regular,
     remove_temporary,
     write_bytes,
     write_csv,
@@ -33,8 +42,8 @@ def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     write_text(path, "old")
 
     def fail_halfway() -> None:
-        with atomic_file(path) as temporary:
-            temporary.write_text("half")
+        with atomic_file(path) as file:
+            file.write(b"half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -71,10 +80,139 @@ def test_what_is_replaced_is_kept_also_where_there_are_no_links(
 
 
 def test_only_temporary_files_are_cleared_away(tmp_path: Path) -> None:
-    for name in (".last.pt.77.tmp", "last.pt", ".hidden", "notes.tmp"):
+    ours = (".last.pt.77.tmp", f".last.pt.{'0a' * 8}.tmp")
+    others = (".hidden", ".vimrc.tmp", ".notes.txt.draft.tmp", "last.pt", "notes.tmp")
+    for name in (*ours, *others):
         (tmp_path / name).write_text("")
+    (tmp_path / ".a.1.tmp").mkdir()
+    (tmp_path / ".b.1.tmp").symlink_to(tmp_path / "notes.tmp")
+    remove_temporary(tmp_path, older_than=3600)
+    assert all((tmp_path / name).exists() for name in ours)
     remove_temporary(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden", "last.pt", "notes.tmp"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, ".a.1.tmp", ".b.1.tmp"])
+
+
+def test_what_a_killed_writer_leaves_is_found(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    name = "a name that takes nearly all of the bytes there are, ".ljust(240, "x")
+    for path in (tmp_path / "last.pt", tmp_path / name):
+        process = context.Process(target=_killed_while_writing, args=(str(path),))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert len(list(tmp_path.glob(f".{path.name[:50]}*.tmp"))) == 1
+    remove_temporary(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _killed_while_writing(path: str) -> None:
+    with atomic_file(Path(path)) as file:
+        file.write(b"half")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_planted_link_is_never_written_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    # The name of a process, as it once was, and the very name, as if it could be foreseen.
+    monkeypatch.setattr(secrets, "token_hex", lambda count: "00" * count)
+    token = "00" * 8
+    for name in ("a", "link", "fifo"):
+        (folder / f".{name}.{os.getpid()}.tmp").symlink_to(victim)
+    write_text(folder / "a", "new")
+    assert (folder / "a").read_text() == "new"
+    for kind in ("link", "fifo", "dangling"):
+        planted = folder / f".{kind}.{token}.tmp"
+        if kind == "fifo":
+            os.mkfifo(planted)
+        else:
+            planted.symlink_to(victim if kind == "link" else tmp_path / "nowhere")
+        with pytest.raises(StorageError, match="File exists"):
+            write_text(folder / kind, "new")
+        assert planted.is_symlink() or planted.is_fifo()  # not ours to remove
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "nowhere").exists()
+    # A file that is a link is replaced itself.
+    (folder / "b").symlink_to(victim)
+    write_text(folder / "b", "new")
+    assert not (folder / "b").is_symlink()
+    assert victim.read_text() == "precious"
+
+
+def test_a_file_has_the_permissions_that_open_would_give(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        for mask in (0o022, 0o077, 0o002):
+            os.umask(mask)
+            write_text(tmp_path / "ours", "")
+            (tmp_path / "plain").unlink(missing_ok=True)
+            (tmp_path / "plain").write_text("")
+            modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ours", "plain")]
+            assert modes[0] == modes[1] == 0o666 & ~mask
+    finally:
+        os.umask(before)
+
+
+def test_a_file_system_that_cannot_sync_is_written_to_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    for number in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+        write_text(tmp_path / "a", str(number))
+        assert (tmp_path / "a").read_text() == str(number)
+    number = errno.EIO
+    with pytest.raises(StorageError, match="Input/output error"):
+        write_text(tmp_path / "a", "lost")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_only_regular_files_of_a_bounded_size_are_read(tmp_path: Path) -> None:
+    """None of these may wait, or read more than the bound."""
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert read_regular(tmp_path / "file", 7) == read_regular(tmp_path / "link", 7) == b"content"
+    with pytest.raises(OSError, match="it has 7 bytes, at most 6 are read"):
+        read_regular(tmp_path / "file", 6)
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "terminal").symlink_to("/dev/tty")
+    with (tmp_path / "holes").open("wb") as file:
+        file.truncate(2**40)
+    for name in ("fifo", "device", "terminal", "holes", "missing", "."):
+        with pytest.raises(OSError):  # noqa: PT011 - each has its own
+            read_regular(tmp_path / name, 10**6)
+    if Path("/proc/kmsg").exists():  # a regular file that one waits at
+        with suppress(PermissionError):
+            assert read_regular(Path("/proc/kmsg"), 10**6) == b""
+
+
+def test_a_file_of_our_own_is_never_opened_through_another_name(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "link").symlink_to(victim)
+    (tmp_path / "hard").hardlink_to(victim)
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("link", "hard", "fifo", "."):
+        for append in (False, True):
+            with pytest.raises(OSError):  # noqa: PT011 - each has its own
+                open_own(tmp_path / name, append=append)
+        assert not is_replaceable(tmp_path / name) or name == "hard"
+    assert victim.read_text() == "precious"
+    for text, append in (("one", False), ("two", True), ("3", False)):
+        with open_own(tmp_path / "part", append=append) as file:
+            file.write(text.encode())
+        expected = {"one": "one", "two": "onetwo", "3": "3"}[text]
+        assert (tmp_path / "part").read_text() == expected
+    assert is_replaceable(tmp_path / "part")
+    assert is_replaceable(tmp_path / "free")
 
 
 @given(st.lists(st.tuples(st.text(), st.integers()), max_size=5))

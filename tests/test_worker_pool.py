@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import queue
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,9 @@ from cifar_cli.data import worker_pool
 from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.worker import Layout
 from cifar_cli.errors import CifarError, ConfigError, DataError, OutOfMemoryError, StorageError
+from cifar_cli.models import build_model
+from cifar_cli.training.optim import build_optimizer
+from cifar_cli.training.trainer import TrainState, train_epochs
 
 CPU = torch.device("cpu")
 BY_IMAGE = {"augment__form": "albumentations"}
@@ -93,6 +98,30 @@ def test_one_that_is_stuck_is_told(pair: TrainLoader, monkeypatch: pytest.Monkey
     processes(pair)[0].send_signal(signal.SIGSTOP)
     with pytest.raises(OutOfMemoryError, match="no batch for 0 s"):
         list(pair.epoch(1))
+
+
+@posix
+def test_after_a_stop_none_is_waited_for_long_and_the_steps_so_far_are_kept(
+    pair: TrainLoader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_pool, "STOP_SECONDS", 0.3)
+    config = tiny_config(**BY_IMAGE, data__workers=2)
+    model = build_model(config.model, 10, 32)
+    state = TrainState(model, build_optimizer(model, config.optim, 0.01))
+    pair.heed(lambda: state.step == 1)
+
+    def on_step(epoch: int, step: int) -> None:
+        for process in processes(pair):
+            process.send_signal(signal.SIGSTOP)
+        for worker in pair.pool.workers if pair.pool else ():  # what is already done comes no more
+            with suppress(queue.Empty):
+                while worker.replies.get(timeout=0.5):
+                    pass
+
+    ended = list(train_epochs(state, pair, pair.images, config, on_step=on_step))
+    assert ended == [None]
+    assert (state.epoch, state.step, len(state.losses)) == (1, 1, 1)
+    assert not state.history
 
 
 def test_one_that_cannot_augment_says_at_which_image() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cifar_cli.analysis.child import call, temporary_folder
+from cifar_cli.analysis.child import call
 from cifar_cli.analysis.flops import training_flops
 from cifar_cli.config import Config
 from cifar_cli.config.loading import (
@@ -25,6 +25,7 @@ from cifar_cli.config.loading import (
 from cifar_cli.errors import CheckpointError, ConfigError
 from cifar_cli.rundir import RunDir
 from cifar_cli.storage import write_json, write_text
+from cifar_cli.training.temporary import temporary_folder
 
 # Student's t, 97.5 %, for 1 to 30 degrees of freedom; beyond them the normal distribution's.
 STUDENT = (

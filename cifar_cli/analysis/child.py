@@ -7,16 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NoReturn
 
 from cifar_cli.config.loading import without_settings
-from cifar_cli.errors import CifarError, Interrupted, OutOfMemoryError, StorageError
+from cifar_cli.errors import CifarError, Interrupted, OutOfMemoryError
+from cifar_cli.training.temporary import temporary_folder
 
 # How a terminal, a shell or a scheduler stops a program. Not every system has all.
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -24,23 +23,6 @@ GRACE = 30.0
 """Seconds in which a child that is told to stop may save."""
 # What the system sends for lack of memory; SIGBUS for lack of shared memory.
 NO_MEMORY = ("SIGKILL", "SIGBUS")
-
-
-@contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """A folder of temporary files, which is removed afterwards.
-
-    Raises:
-        StorageError: There is no place for one.
-    """
-    try:
-        folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-    except OSError as error:
-        raise StorageError(
-            f"No place for temporary files: {error.strerror or error}. Name one by TMPDIR."
-        ) from error
-    with folder as name:
-        yield Path(name)
 
 
 def call(title: str, arguments: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,7 +1,8 @@
-"""Look over an installation: what would keep a command from working, and how to mend it.
+"""Check an installation: what would keep a command from working, and how to fix it.
 
-Each check stands alone and ends in one `Check`, whatever goes wrong in it. Heavy libraries are
-imported inside the checks, since one that cannot be imported is among the faults to be told.
+Each check stands alone and ends in one `Check`, whatever goes wrong in it, and within a limit of
+time. Heavy libraries are imported inside the checks, since one that cannot be imported is among
+the faults to be found.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import importlib.metadata
 import os
 import platform
 import re
+import secrets
 import shutil
+import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +24,7 @@ from pathlib import Path
 from cifar_cli.config import Config
 from cifar_cli.errors import CifarError, ConfigError, DataError, StorageError
 from cifar_cli.storage import atomic_file, check_place
+from cifar_cli.training.temporary import SET_ONE, name_temporary_folder
 
 # Where a run needs more than this, it is a matter of its images, not of the installation.
 RUN_BYTES = 400 * 10**6
@@ -27,7 +32,12 @@ RUN_BYTES = 400 * 10**6
 DATA_BYTES = 600 * 10**6
 """The archive of CIFAR-10 and its decoded images, and the copy that is being written."""
 IMPORT_NAMES = {"pyyaml": "yaml", "pillow": "PIL"}
+LIMIT_SECONDS = 120.0
+"""For one check. Most take a second; on a slow machine, importing torch takes half a minute."""
+DATA_LIMIT_SECONDS = 900.0
+"""For reading all images."""
 INSTALL = "Install anew: pip install --force-reinstall cifar-resnet (or make setup)."
+MORE_THREADS = "Allow more processes (ulimit -u), or more memory (ulimit -v)."
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,8 @@ class Check:
     detail: str
     remedy: str = ""
     exit_code: int = 0
+    hangs: bool = False
+    """It did not end in time, and may still be running."""
 
 
 Found = str | tuple[str, str]
@@ -55,10 +67,33 @@ def examine(
         runs: The folder that is to hold runs.
         on_check: Called with a text, the checks done, and the checks in all.
     """
+    name_temporary_folder()
     checks = _checks(config, runs)
     for done, (name, (look, remedy, code)) in enumerate(checks.items()):
         on_check("Checking", done, len(checks))
-        yield _carry_out(name, look, remedy, code)
+        limit = DATA_LIMIT_SECONDS if name == "data" else LIMIT_SECONDS
+        yield _in_time(name, look, remedy, code, limit)
+
+
+def _in_time(name: str, look: Callable[[], Found], remedy: str, code: int, limit: float) -> Check:
+    """Carry out a check in a thread of its own, which is left alone if it takes too long."""
+    ended: list[Check] = []
+    thread = threading.Thread(
+        target=lambda: ended.append(_carry_out(name, look, remedy, code)), daemon=True
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            thread.start()
+            thread.join(limit)
+        except KeyboardInterrupt:
+            thread.join(1)  # so that most do not run while the program ends
+            raise
+        except RuntimeError as error:
+            return Check(name, False, f"The check cannot be started: {error}.", MORE_THREADS, 6)
+    if ended:
+        return ended[0]
+    return Check(name, False, f"This has not ended after {limit:g} s.", remedy, code, hangs=True)
 
 
 def _checks(config: Config, runs: Path) -> dict[str, tuple[Callable[[], Found], str, int]]:
@@ -66,7 +101,7 @@ def _checks(config: Config, runs: Path) -> dict[str, tuple[Callable[[], Found], 
     from_data = "Name other images with --data, such as --data shapes, which needs none."
     return {
         "versions": (_versions, INSTALL, ConfigError.exit_code),
-        "device": (lambda: _device(config), "Use --device auto.", ConfigError.exit_code),
+        "device": (lambda: _device(config), "Use --device auto, or cpu.", ConfigError.exit_code),
         "free space": (
             lambda: _space(config, runs),
             "Free some space, or name a folder elsewhere with --run-dir and --data-dir.",
@@ -93,9 +128,7 @@ def _checks(config: Config, runs: Path) -> dict[str, tuple[Callable[[], Found], 
 
 def _carry_out(name: str, look: Callable[[], Found], remedy: str, code: int) -> Check:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = look()
+        found = look()
     except CifarError as error:
         # Most messages say themselves what to do, after what is wrong.
         what, *own = re.split(r"(?<=\.) (?=[A-Z])", str(error), maxsplit=1)
@@ -163,7 +196,9 @@ def _device(config: Config) -> Found:
     import torch
 
     from cifar_cli.training.runtime import autocast, devices_here, resolve_device
+    from cifar_cli.training.threads import limit_threads
 
+    threads = limit_threads()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         device = resolve_device(config.device)
@@ -174,7 +209,7 @@ def _device(config: Config) -> Found:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     also = f"; also here: {', '.join(others)}" if others else ""
     hint = " ".join(str(warning.message) for warning in said)
-    return f"{device.type} ({name}), {precision}, {torch.get_num_threads()} CPU threads{also}", hint
+    return f"{device.type} ({name}), {precision}, {threads} CPU threads{also}", hint
 
 
 def _space(config: Config, runs: Path) -> Found:
@@ -194,15 +229,20 @@ def _write_access(config: Config, runs: Path) -> Found:
     content = os.urandom(2**20)
     for path in _places(config, runs):
         check_place(path)
-        probe = _existing(path) / f".cifar-resnet-doctor-{os.getpid()}"
+        probe = _existing(path) / f".cifar-resnet-doctor-{secrets.token_hex(8)}"
         try:
-            with atomic_file(probe, len(content)) as temporary:
-                temporary.write_bytes(content)
+            with atomic_file(probe, len(content)) as file:
+                file.write(content)
             if probe.read_bytes() != content:
                 raise StorageError(f"{probe} reads back other bytes than were written.")
         finally:
             probe.unlink(missing_ok=True)
-    return "a file was written, synced, renamed, read and deleted in each"
+    found = "a file was written, synced, renamed, read and deleted in each"
+    try:
+        tempfile.TemporaryFile().close()
+    except OSError:
+        return f"{found}; there is no folder for temporary files", SET_ONE
+    return found
 
 
 def _places(config: Config, runs: Path) -> dict[Path, int]:
@@ -230,7 +270,7 @@ def _data(config: Config) -> Found:
     source, folder = config.data.source, home(config.data.dir)
     if source == "cifar10" and not is_batches_folder(folder):
         # Looked at here, because loading would go and download what is missing or damaged.
-        if not (folder / ARCHIVE).is_file():
+        if not os.path.lexists(folder / ARCHIVE):
             return (
                 f"cifar10 is not in {folder} yet",
                 "The first command that needs it downloads it (170 MB, checked). Without a "

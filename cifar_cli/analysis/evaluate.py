@@ -27,7 +27,7 @@ from cifar_cli.models import build_model
 from cifar_cli.rundir import RunDir, find_run
 from cifar_cli.training.checkpoint import Checkpoint, load_checkpoint, load_weights
 from cifar_cli.training.evaluation import predict_logits, score
-from cifar_cli.training.runtime import memory_errors, place_model, prepare_runtime
+from cifar_cli.training.runtime import fewer_images, memory_errors, place_model, prepare_runtime
 
 Split = Literal["val", "test", "train"]
 SPLITS: tuple[str, ...] = get_args(Split)
@@ -131,7 +131,9 @@ def predict(
         split: `val`, the images that the run was validated on; `test`, the whole test split;
             `train`, the images that it was trained on, not augmented.
         tta: Views of each image to take the mean over.
-        data, data_dir, device: In the place of the run's own.
+        data, device: In the place of the run's own.
+        data_dir: Folder of downloads and caches; None: CIFAR_RESNET_HOME or the platform's. The
+            run's own is only read, and only if CIFAR-10 is in it.
         limit: Use this many images, a seeded, class-balanced draw.
         skip_bad_images: Go on without files that cannot be read as images, as the run may do.
         progress: Told of progress.
@@ -152,7 +154,8 @@ def predict(
             progress("Looking at images", done, total)
 
     with memory_errors(FEWER_IMAGES):
-        dataset = _dataset(config, found, progress)
+        with memory_errors(fewer_images(config)):
+            dataset = _dataset(config, found, progress)
         splits = choose_splits(dataset, config.data, config.seed)
         images = splits.train if split == "train" else splits.val
         model = place_model(_model(found), config, place)
@@ -229,7 +232,7 @@ def _with_changes(
     tree = config.model_dump()
     section = tree["data"]
     section["source"] = data or section["source"]
-    section["dir"] = data_dir or section["dir"]
+    section["dir"] = data_dir  # never the file's own: caches and downloads are written there
     section["skip_bad_images"] = skip_bad_images or section["skip_bad_images"]
     limited = "limit_train" if split == "train" else "limit_val"
     if limit is not None:
@@ -243,7 +246,7 @@ def _with_changes(
 
 
 def _dataset(config: Config, checkpoint: Checkpoint, progress: Progress | None) -> Dataset:
-    dataset = load_dataset(config.data, progress)
+    dataset = load_dataset(config.data, progress, checkpoint.config.data.dir)
     if dataset.class_names != checkpoint.class_names:
         raise DataError(
             f"{checkpoint.path} knows the classes {', '.join(checkpoint.class_names)}; "

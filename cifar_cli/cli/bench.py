@@ -34,7 +34,13 @@ def bench(
     set_: options.Set = None,
     device: options.Device = None,
     seed: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Seed of the first run; the others follow.")
+        int,
+        typer.Option(
+            metavar="N",
+            min=0,
+            max=2**31 - 1001,  # so that the last of 1,000 runs has one, too
+            help="Seed of the first run; the others follow.",
+        ),
     ] = 1,
     out: Annotated[
         Path,
@@ -77,7 +83,7 @@ def bench(
 
     def tell(text: str) -> None:
         if not quiet:
-            remarks().print(text, markup=False, soft_wrap=True)
+            remarks().print(text, soft_wrap=True)
 
     found = run_bench(configs, runs, out, seed, tell)
     report: dict[str, Any] = bench_report(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -55,5 +57,9 @@ def doctor(
         )
     else:
         results().print(doctor_table(checks))
+    if any(check.hangs for check in checks):
+        # A thread that hangs cannot be ended but with the process.
+        sys.stdout.flush()
+        os._exit(failed[0].exit_code)
     if failed:
         raise typer.Exit(failed[0].exit_code)

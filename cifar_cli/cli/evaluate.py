@@ -51,7 +51,7 @@ def evaluate(
     Leaves a JSON file and two pictures in the run's eval/.
     """
     from cifar_cli.analysis.evaluate import Evaluation, predict, summarise_predictions
-    from cifar_cli.output.console import Bars, print_files, print_json, results
+    from cifar_cli.output.console import Bars, print_files, print_json, results, styled
     from cifar_cli.output.figures.matrix import class_accuracy, confusion
     from cifar_cli.output.tables import class_table
     from cifar_cli.rundir import SCHEMA_VERSION
@@ -124,7 +124,9 @@ def evaluate(
     console.print(class_table(found.per_class))
     low, high = found.interval
     console.print(
-        f"Accuracy [bold]{found.accuracy:.2%}[/bold] (95 % interval {low:.2%} to {high:.2%}), "
-        f"{found.correct:,} of {found.num_images:,} images; loss {found.loss:.4f}"
+        "Accuracy",
+        styled(f"{found.accuracy:.2%}"),
+        f"(95 % interval {low:.2%} to {high:.2%}), "
+        f"{found.correct:,} of {found.num_images:,} images; loss {found.loss:.4f}",
     )
     print_files(report["files"])

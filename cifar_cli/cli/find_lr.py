@@ -55,12 +55,18 @@ def find_lr(
     from cifar_cli.rundir import SCHEMA_VERSION
     from cifar_cli.storage import write_csv, write_json
     from cifar_cli.training.lr_search import check_range, lr_range_test
-    from cifar_cli.training.runtime import memory_errors, prepare_runtime, smaller_batch
+    from cifar_cli.training.runtime import (
+        fewer_images,
+        memory_errors,
+        prepare_runtime,
+        smaller_batch,
+    )
 
     check_range(start_lr, end_lr, num_iter)
     place = prepare_runtime(settings)
     with Bars(quiet) as bars, memory_errors(smaller_batch(settings)):
-        dataset = load_dataset(settings.data, bars.update)
+        with memory_errors(fewer_images(settings)):
+            dataset = load_dataset(settings.data, bars.update)
         bars.say(dataset.notes)
         curve = lr_range_test(
             settings,
@@ -114,5 +120,5 @@ def find_lr(
     command = ["cifar-resnet", "train", *(["--skip-bad-images"] if skip_bad_images else [])]
     command += [str(part) for pair in given.items() if pair[1] is not None for part in pair]
     command += [part for setting in sets for part in ("--set", setting)]
-    console.print(f"Train with it: {shlex.join(command)}", soft_wrap=True, markup=False)
+    console.print(f"Train with it: {shlex.join(command)}", soft_wrap=True)
     print_files(files)

@@ -16,7 +16,7 @@ GALLERY_AT_MOST = 100
 def misclassified(
     run: options.Run = None,
     n: Annotated[
-        int, typer.Option("--n", min=1, metavar="N", help="How many images, at most.")
+        int, typer.Option("--n", min=1, max=10**9, metavar="N", help="How many images, at most.")
     ] = 10,
     sort: Annotated[
         Literal["loss", "confidence", "index"],

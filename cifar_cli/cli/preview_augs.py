@@ -15,10 +15,10 @@ def preview_augs(
         int, typer.Option("--n", min=1, max=400, metavar="N", help="Sample images to show.")
     ] = 20,
     epoch: Annotated[
-        int, typer.Option(min=1, metavar="E", help="The epoch whose draws are shown.")
+        int, typer.Option(min=1, max=100_000, metavar="E", help="The epoch whose draws are shown.")
     ] = 1,
     index: Annotated[
-        int, typer.Option(min=0, metavar="I", help="The training image to augment.")
+        int, typer.Option(min=0, max=10**9, metavar="I", help="The training image to augment.")
     ] = 0,
     data: options.Data = None,
     data_dir: options.DataDir = None,
@@ -80,6 +80,6 @@ def preview_augs(
         ),
         exact,
     ]
-    with atomic_file(exact) as temporary:
-        Image.fromarray(seen.trained_on[0].numpy()).save(temporary, format="png")
+    with atomic_file(exact) as file:
+        Image.fromarray(seen.trained_on[0].numpy()).save(file, format="png")
     print_files(files, json)

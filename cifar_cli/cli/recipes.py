@@ -61,10 +61,11 @@ def copy_recipe(
 
     from cifar_cli.config import recipe_text
     from cifar_cli.errors import ConfigError
+    from cifar_cli.output.console import print_line
     from cifar_cli.storage import write_text
 
     text = recipe_text(name)
     if file.exists():
         raise ConfigError(f"{file} exists already; choose another name.")
     write_text(file, text)
-    print(f"Train with it: cifar-resnet train --recipe {shlex.quote(str(file))}")
+    print_line(f"Train with it: cifar-resnet train --recipe {shlex.quote(str(file))}")

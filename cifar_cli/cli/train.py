@@ -157,7 +157,14 @@ def train(
         use_environment=own is None,
     )
 
-    from cifar_cli.output.console import TrainDisplay, counted, duration, print_json, results
+    from cifar_cli.output.console import (
+        TrainDisplay,
+        counted,
+        duration,
+        print_json,
+        results,
+        styled,
+    )
     from cifar_cli.output.tables import epoch_table
     from cifar_cli.rundir import SCHEMA_VERSION
     from cifar_cli.training.run import train as run_training
@@ -188,10 +195,11 @@ def train(
     console = results()
     console.print(epoch_table(result.history))
     console.print(
-        f"Validation accuracy [bold]{result.val_accuracy:.2%}[/bold] after "
-        f"{counted(result.epochs_completed, 'epoch')} in {duration(result.seconds)}."
+        "Validation accuracy",
+        styled(f"{result.val_accuracy:.2%}"),
+        f"after {counted(result.epochs_completed, 'epoch')} in {duration(result.seconds)}.",
     )
-    console.print(f"Run directory: {result.run_dir}", soft_wrap=True, markup=False)
+    console.print(f"Run directory: {result.run_dir}", soft_wrap=True)
 
 
 def _number_or_auto(text: str | None) -> float | str | None:
@@ -202,7 +210,10 @@ def _number_or_auto(text: str | None) -> float | str | None:
 
 
 def _own_settings(run_dir: Path | None, name: str | None) -> dict[str, Any] | None:
-    """The settings of the run that is to be resumed: its checkpoint's, else its config.yaml."""
+    """The settings of the run that is to be resumed: its checkpoint's, else its config.yaml.
+
+    All but its data folder: the run may be from elsewhere, and caches are written there.
+    """
     from cifar_cli.rundir import RunDir, run_path
     from cifar_cli.training.checkpoint import load_newest
 
@@ -211,9 +222,13 @@ def _own_settings(run_dir: Path | None, name: str | None) -> dict[str, Any] | No
     run = RunDir(run_dir if run_dir is not None else run_path(str(name)))
     if not run.is_run:  # somebody else's config.yaml, perhaps
         return None
-    if checkpoint := load_newest(run.last):
-        return checkpoint.config.model_dump(mode="json")
-    return run.read_config().model_dump(mode="json") if os.path.lexists(run.config) else None
+    checkpoint = load_newest(run.last)
+    if checkpoint is None and not os.path.lexists(run.config):
+        return None
+    config = checkpoint.config if checkpoint else run.read_config()
+    own = config.model_dump(mode="json")
+    own["data"]["dir"] = None
+    return own
 
 
 def _newest() -> Path | None:

@@ -17,6 +17,8 @@ from cifar_cli.errors import ConfigError, nearest_hint
 ENV_PREFIX = "CIFAR_RESNET_"
 # Variables of the same prefix that are not settings; CIFAR_RESNET_DATA is short for data.source.
 PLAIN_VARIABLES = {"DATA", "HOME", "MIRROR"}
+SHOWN = 20
+"""So many problems are listed in one message."""
 RECIPES = resources.files("cifar_cli.config") / "recipes"
 
 
@@ -92,7 +94,10 @@ def build_config(tree: Mapping[str, Any]) -> Config:
         return Config.model_validate(_without_coercion(dict(tree)))
     except ValidationError as error:
         problems = [_describe(problem) for problem in error.errors()]
-        raise ConfigError("Wrong settings: " + "; ".join(problems) + ".") from None
+    except RecursionError:
+        problems = ["a value is nested too deeply"]
+    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    raise ConfigError("Wrong settings: " + "; ".join([*problems[:SHOWN], *more]) + ".")
 
 
 def config_yaml(config: Config) -> str:
@@ -116,6 +121,10 @@ def flat_settings(config: Config) -> dict[str, Any]:
     return flat
 
 
+SETTINGS = tuple(flat_settings(Config()))
+"""Every setting by its dotted key."""
+
+
 def without_settings(env: Mapping[str, str]) -> dict[str, str]:
     """The variables of an environment that are no settings, for a process that is given these."""
     return {variable: text for variable, text in env.items() if not _is_setting(variable)}
@@ -123,12 +132,12 @@ def without_settings(env: Mapping[str, str]) -> dict[str, str]:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:  # which may be a pipe, or have no end
+        with path.expanduser().open("rb") as file:  # which may be a pipe, or have no end
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise ConfigError(f"{path}: more than {MAX_BYTES // 1024} KiB is not a configuration.")
         text = data.decode("utf-8")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(f"Cannot read the configuration file {path}: {reason}.") from error
     return _mapping(parse_yaml(text, str(path)), str(path))
@@ -152,30 +161,49 @@ def _merge(tree: dict[str, Any], update: Mapping[str, Any]) -> None:
 
 def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, leaf = dotted.split(".")
+    if len(parents) > 1:
+        raise ConfigError(f"Unknown setting {dotted!r:.90}: a path has a section and a name.")
     for parent in parents:
         inner = tree.setdefault(parent, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"{dotted}: {parent!r} is a value, not a section.")
+            raise ConfigError(f"{dotted:.90}: {parent!r:.90} is a value, not a section.")
         tree = inner
     tree[leaf] = value
 
 
 def _from_environment(env: Mapping[str, str]) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
+    unknown: list[str] = []
     for variable, text in sorted(env.items()):
         if text == "" or not _is_setting(variable):
             continue
-        name = variable.removeprefix(ENV_PREFIX)
-        if name == "DATA":
+        key = variable[len(ENV_PREFIX) :].lower().replace("__", ".")
+        if variable == ENV_PREFIX + "DATA":
             found.append(("data.source", text))
+        elif key not in SETTINGS or variable != _variable(key):
+            known = [*map(_variable, SETTINGS), *(ENV_PREFIX + name for name in PLAIN_VARIABLES)]
+            unknown.append(f"{variable!r:.90}{nearest_hint(variable.upper(), known)}")
         else:
-            found.append((name.lower().replace("__", "."), parse_yaml(text, variable)))
+            found.append((key, parse_yaml(text, variable)))
+    if unknown:
+        more = [f"and {len(unknown) - SHOWN} more"] if len(unknown) > SHOWN else []
+        raise ConfigError(
+            f"Unknown environment variable {', '.join([*unknown[:SHOWN], *more])}. Unset it, or "
+            f"write, for example, {_variable('train.epochs')} for train.epochs."
+        )
     return found
 
 
+def _variable(key: str) -> str:
+    """The environment variable of a setting."""
+    return ENV_PREFIX + key.upper().replace(".", "__")
+
+
 def _is_setting(variable: str) -> bool:
-    name = variable.removeprefix(ENV_PREFIX)
-    return name != variable and (name not in PLAIN_VARIABLES or name == "DATA")
+    """Whether a variable is meant as a setting: it begins like one, in capitals or not."""
+    if not variable.upper().startswith(ENV_PREFIX):
+        return False
+    return variable not in {ENV_PREFIX + name for name in PLAIN_VARIABLES - {"DATA"}}
 
 
 def _without_coercion(value: Any) -> Any:
@@ -200,8 +228,8 @@ def _describe(problem: Any) -> str:
     dotted = ".".join(str(part) for part in location if part not in ("float", "literal['auto']"))
     if problem["type"] == "extra_forbidden":
         key = str(location[-1])
-        return f"unknown setting {dotted!r}{nearest_hint(key, _known_keys(location))}"
+        return f"unknown setting {dotted!r:.90}{nearest_hint(key, _known_keys(location))}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not dotted:
         return message
-    return f"{dotted} = {problem['input']!r:.60}: {message[0].lower()}{message[1:]}"
+    return f"{dotted:.90} = {problem['input']!r:.60}: {message[0].lower()}{message[1:]}"

@@ -12,8 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from cifar_cli.errors import path_problem
 
-Probability = Annotated[float, Field(ge=0, le=1)]
-Triple = tuple[float, float, float]
+Unit = Annotated[float, Field(ge=0, le=1)]
+Probability = Unit
+Share = Annotated[float, Field(ge=0.0001, le=1)]
+Deviation = Annotated[float, Field(ge=0.001, le=1000)]
+Ratio = Annotated[float, Field(ge=0.01, le=100)]
+MOST_IMAGES = 10**9
 SMALLEST = 16
 """Side of the smallest images that all networks take, in pixels."""
 Channels = Annotated[int, Field(ge=1, le=2048)]
@@ -34,9 +38,9 @@ class DataConfig(Section):
     """Folder for downloads and caches; None: CIFAR_RESNET_HOME or the platform's cache folder."""
     workers: int = Field(0, ge=0, le=64)
     """Loader processes for the Albumentations form; 0 augments in the training process."""
-    limit_train: int | None = Field(None, ge=1)
+    limit_train: int | None = Field(None, ge=1, le=MOST_IMAGES)
     """Train on a seeded, class-balanced draw of this many images; None: all."""
-    limit_val: int | None = Field(None, ge=1)
+    limit_val: int | None = Field(None, ge=1, le=MOST_IMAGES)
     """The same for the images that are validated on."""
     val_fraction: float = Field(0.0, ge=0, lt=1)
     """Share of the training images held out for validation; 0: validate on the test split."""
@@ -44,9 +48,9 @@ class DataConfig(Section):
     """Side length in pixels; images of other sizes are resized to it once, when decoded."""
     skip_bad_images: bool = False
     """Leave out files in class folders that cannot be read as images; False: refuse to start."""
-    mean: Triple = (0.491, 0.482, 0.447)
+    mean: tuple[Unit, Unit, Unit] = (0.491, 0.482, 0.447)
     """Per-channel mean, pixels scaled to 0..1."""
-    std: Triple = (0.247, 0.244, 0.262)
+    std: tuple[Deviation, Deviation, Deviation] = (0.247, 0.244, 0.262)
     """Per-channel standard deviation, pixels scaled to 0..1."""
 
     @property
@@ -66,13 +70,6 @@ class DataConfig(Section):
             raise ValueError(f"no path: {problem}")
         return text
 
-    @field_validator("std")
-    @classmethod
-    def _positive_std(cls, std: Triple) -> Triple:
-        if min(std) <= 0:
-            raise ValueError("must be positive in every channel")
-        return std
-
 
 class AugmentConfig(Section):
     """The training augmentations, in the order in which they are applied."""
@@ -81,9 +78,9 @@ class AugmentConfig(Section):
     """Albumentations image by image, or tensor operations on the whole batch."""
     crop_p: Probability = 0.2
     """Probability of a random resized crop."""
-    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_scale: tuple[Share, Share] = (0.08, 1.0)
     """Range of the cropped area as a share of the image."""
-    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    crop_ratio: tuple[Ratio, Ratio] = (0.75, 4 / 3)
     """Range of the crop's width / height."""
     translate: int = Field(0, ge=0, le=15)
     """Shift by up to this many pixels each way, with a reflected border; form tensor only."""
@@ -94,22 +91,15 @@ class AugmentConfig(Section):
     """Probability of a horizontal flip, where it is random."""
     cutout_p: Probability = 0.5
     """Probability of one square hole."""
-    cutout_size: int = Field(8, ge=1)
+    cutout_size: int = Field(8, ge=1, le=512)
     """Side of the hole in pixels."""
 
-    @field_validator("crop_scale")
+    @field_validator("crop_scale", "crop_ratio")
     @classmethod
-    def _shares(cls, scale: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError("must be two ascending numbers in (0, 1]")
-        return scale
-
-    @field_validator("crop_ratio")
-    @classmethod
-    def _ratios(cls, ratio: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < ratio[0] <= ratio[1]:
-            raise ValueError("must be two ascending positive numbers")
-        return ratio
+    def _ascending(cls, ends: tuple[float, float]) -> tuple[float, float]:
+        if ends[0] > ends[1]:
+            raise ValueError("must be two ascending numbers")
+        return ends
 
     @model_validator(mode="after")
     def _form_has_it(self) -> AugmentConfig:
@@ -173,9 +163,9 @@ class ScheduleConfig(Section):
 
     name: Literal["one_cycle", "linear"] = "one_cycle"
     """one_cycle: OneCycleLR in two linear phases; linear: from max_lr straight down to 0."""
-    div_factor: float = Field(2000.0, ge=1)
+    div_factor: float = Field(2000.0, ge=1, le=1e12)
     """one_cycle: first learning rate = max_lr / div_factor."""
-    final_div_factor: float = Field(100.0, ge=1)
+    final_div_factor: float = Field(100.0, ge=1, le=1e12)
     """one_cycle: last learning rate = max_lr / div_factor / final_div_factor."""
     pct_start: float = Field(5 / 24, gt=0, lt=1)
     """one_cycle: share of all steps in which the learning rate rises."""
@@ -190,7 +180,7 @@ class TrainConfig(Section):
     """Images a step; the last, smaller batch of an epoch is kept."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of the target that is spread evenly over all classes."""
-    resolutions: tuple[tuple[Probability, int], ...] = ()
+    resolutions: tuple[tuple[Unit, int], ...] = Field((), max_length=100)
     """Pairs of (until which share of the steps, side in pixels): images are resized until then;
     afterwards they are as they are."""
     average_last: Probability = 0.0
@@ -198,7 +188,7 @@ class TrainConfig(Section):
     lookahead: int = Field(0, ge=0, le=1000)
     """Every so many steps, a slow average takes in the weights, ever less of them, and the network
     goes on from that average, and ends as it; 0: never."""
-    save_minutes: float = Field(5.0, gt=0)
+    save_minutes: float = Field(5.0, gt=0, le=1_000_000)
     """Save in the middle of an epoch too, this often; it takes less than a second."""
 
     @field_validator("resolutions")

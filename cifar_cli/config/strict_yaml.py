@@ -12,16 +12,21 @@ from cifar_cli.errors import ConfigError
 MAX_BYTES = 256 * 1024
 
 
+# For merge and value there are none here: `<<` and `=` are keys like any other.
+_OWN_RULES = (":bool", ":float", ":int", ":merge", ":value")
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader without aliases, duplicate keys, YAML 1.1 booleans and numbers, Python tags."""
+    """SafeLoader without anchors, merge keys, duplicate keys, YAML 1.1 booleans and numbers, and
+    Python tags."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML reads this class attribute
-        first: [(tag, rx) for tag, rx in rules if not tag.endswith((":bool", ":float", ":int"))]
+        first: [(tag, rx) for tag, rx in rules if not tag.endswith(_OWN_RULES)]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
+        if getattr(self.peek_event(), "anchor", None) is not None:  # type: ignore[no-untyped-call]
             raise yaml.YAMLError("anchors and aliases are not supported")
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
@@ -29,7 +34,7 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
                     None, None, "a key must be a plain word", key.start_mark
                 )

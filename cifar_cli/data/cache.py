@@ -1,27 +1,54 @@
 """The cache of decoded images: one file a dataset, named by its content, whole or not there.
 
-Files are uncompressed `.npz` archives; their CRC-32 is checked on every read, and a file that
-fails is drawn up anew from the source.
+Files are uncompressed `.npz` archives. Their CRC-32, shapes, types and ranges are checked on every
+read, and what does not fit is decoded again from the source.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
 import torch
+from numpy.lib import format as npy
 
 from cifar_cli.data.types import BadImage, Dataset, ImageSet
 from cifar_cli.errors import ConfigError
-from cifar_cli.storage import atomic_file
+from cifar_cli.storage import atomic_file, is_replaceable, open_regular, remove_temporary
 
 FORMAT = 2
+SPLITS = ("train", "test")
+# Nobody writes to a cache file for so long.
+FORGOTTEN_SECONDS = 24 * 3600.0
+BLOCK_BYTES = 2**20
+BYTES_BESIDE = 8192  # an image's label and, where it is skipped, its path and the reason
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a dataset must be, known without decoding it."""
+
+    class_names: tuple[str, ...]
+    size: int
+    """Side of the images in pixels."""
+    counts: tuple[int, int]
+    """Images of the training and of the test split, those among them that are skipped."""
+    exactly: bool = True
+    """False: there may be fewer."""
+
+
+class _UnfitError(Exception):
+    """A cache file that does not hold what it should."""
 
 
 def home(data_dir: str | None) -> Path:
@@ -30,43 +57,104 @@ def home(data_dir: str | None) -> Path:
     try:
         return Path(chosen or platformdirs.user_cache_dir("cifar-resnet")).expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"CIFAR_RESNET_HOME {chosen!r}: {error} Name a folder.") from error
+        which = f"{chosen!r} is none" if chosen else "the system names none"
+        raise ConfigError(
+            f"No folder for caches: {which} ({error}). Give --data-dir or CIFAR_RESNET_HOME."
+        ) from error
 
 
-def cached(folder: Path, key: str, decode: Callable[[], Dataset]) -> Dataset:
+def cached(folder: Path, key: str, expected: Expected, decode: Callable[[], Dataset]) -> Dataset:
     """Return the dataset stored under `key`, else decode it and store it."""
     path = folder / "decoded" / f"{key}-v{FORMAT}.npz"
-    dataset = _read(path)
+    dataset = _read(path, expected)
     if dataset is None:
         dataset = decode()
-        _write(path, dataset)
+        if is_replaceable(path):  # what this program did not write stays
+            _write(path, dataset)
     return dataset
 
 
-def _read(path: Path) -> Dataset | None:
+def _read(path: Path, expected: Expected) -> Dataset | None:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            about = json.loads(bytes(arrays["about"]).decode("utf-8"))
-            splits = [
-                ImageSet(images, labels, torch.arange(len(labels)))
-                for images, labels in (
-                    (
-                        torch.from_numpy(arrays[f"{s}_images"]),
-                        torch.from_numpy(arrays[f"{s}_labels"]),
-                    )
-                    for s in ("train", "test")
-                )
-            ]
-        return Dataset(
-            about["name"],
-            tuple(about["class_names"]),
-            splits[0],
-            splits[1],
-            notes=tuple(about["notes"]),
-            skipped=tuple(BadImage(*fields) for fields in about["skipped"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            image_bytes = 3 * expected.size**2 + BYTES_BESIDE
+            _need(size <= sum(expected.counts) * image_bytes + BLOCK_BYTES)
+            with zipfile.ZipFile(file) as archive:
+                return _dataset(archive, size, expected)
+    except (
+        OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, struct.error,
+        zipfile.BadZipFile, zlib.error, _UnfitError,
+    ):  # fmt: skip
         return None  # absent or damaged: the source decides
+
+
+def _dataset(archive: zipfile.ZipFile, size: int, expected: Expected) -> Dataset:
+    """Check everything that is small before images take memory."""
+    about = json.loads(bytes(_array(archive, "about", size, np.uint8, (None,))).decode("utf-8"))
+    names, skipped = _about(about)
+    _need(names == expected.class_names)
+    labels, counts = [], []
+    for split, most in zip(SPLITS, expected.counts, strict=True):
+        count = most - sum(image.split == split for image in skipped)
+        array = _array(archive, f"{split}_labels", size, np.int64, (None,), count)
+        _need(len(array) == count or (not expected.exactly and 0 < len(array) < count))
+        _need(array.size > 0 and array.min() >= 0 and array.max() < len(names))
+        labels.append(array)
+        counts.append(len(array))
+    side = expected.size
+    parts: list[ImageSet] = []
+    for split, count, numbers in zip(SPLITS, counts, labels, strict=True):
+        shape = (count, side, side, 3)
+        images = _array(archive, f"{split}_images", size, np.uint8, shape, count)
+        parts.append(
+            ImageSet(torch.from_numpy(images), torch.from_numpy(numbers), torch.arange(count))
+        )
+    train, test = parts
+    return Dataset(about["name"], names, train, test, tuple(about["notes"]), skipped)
+
+
+def _about(about: Any) -> tuple[tuple[str, ...], tuple[BadImage, ...]]:
+    """The names of the classes and what is skipped, after everything in it was checked."""
+    _need(isinstance(about, dict) and isinstance(about["name"], str))
+    for texts in (about["class_names"], about["notes"], *about["skipped"]):
+        _need(isinstance(texts, list) and all(isinstance(text, str) for text in texts))
+    return tuple(about["class_names"]), tuple(BadImage(*fields) for fields in about["skipped"])
+
+
+def _array(
+    archive: zipfile.ZipFile,
+    name: str,
+    size: int,
+    dtype: type[np.generic],
+    shape: tuple[int | None, ...],
+    most: int | None = None,
+) -> np.ndarray[Any, Any]:
+    """Read one array of that type and shape; None stands for any length, at most `most`."""
+    with archive.open(f"{name}.npy") as member:
+        _need(npy.read_magic(member) == (1, 0))
+        found, is_fortran, kind = npy.read_array_header_1_0(member)
+        info = archive.getinfo(f"{name}.npy")
+        _need(kind == np.dtype(dtype) and not is_fortran and len(found) == len(shape))
+        _need(all(n >= 0 and want in (None, n) for n, want in zip(found, shape, strict=True)))
+        _need(most is None or found[0] <= most)
+        # The file must have the bytes that its header speaks of before memory is asked for.
+        count = math.prod(found) * kind.itemsize
+        _need(info.compress_type == zipfile.ZIP_STORED and info.file_size <= size)
+        _need(count + member.tell() == info.file_size)
+        array = np.empty(found, kind)
+        rest = memoryview(array.reshape(-1).view(np.uint8).data)
+        while block := member.read(BLOCK_BYTES):  # to its end, where the CRC is compared
+            _need(len(block) <= len(rest))
+            rest[: len(block)] = block
+            rest = rest[len(block) :]
+        _need(not rest)
+    return array
+
+
+def _need(fits: bool) -> None:
+    if not fits:
+        raise _UnfitError
 
 
 def _write(path: Path, dataset: Dataset) -> None:
@@ -78,7 +166,8 @@ def _write(path: Path, dataset: Dataset) -> None:
             "skipped": dataset.skipped,
         }
     )
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
+    remove_temporary(path.parent, FORGOTTEN_SECONDS)
+    with atomic_file(path) as file:
         np.savez(
             file,
             about=np.frombuffer(about.encode("utf-8"), np.uint8),

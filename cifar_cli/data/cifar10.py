@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from cifar_cli.data.cache import cached
+from cifar_cli.data.cache import Expected, cached
 from cifar_cli.data.types import Dataset, ImageSet, Progress
 from cifar_cli.errors import DataError
+from cifar_cli.storage import open_regular, read_regular
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
 ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
 ARCHIVE_BYTES = 170_498_071
+# A file of more is another one, and is not read to its end to find that out.
+MAX_ARCHIVE_BYTES = 2**30
+MAX_BATCH_BYTES = 64 * 2**20  # the published ones have 31 MB
 TRAIN_BATCHES = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -34,25 +40,39 @@ TRAIN_BATCHES = {
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
 }
 TEST_BATCHES = {"test_batch": "40351d587109b95175f43aff81a1287e"}
+ALL_BATCHES = (*TRAIN_BATCHES, *TEST_BATCHES)
 CLASS_NAMES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
+EXPECTED = Expected(CLASS_NAMES, 32, (50_000, 10_000), exactly=False)
 
 
 def load_archive(path: Path, cache: Path) -> Dataset:
-    """Read `cifar-10-python.tar.gz`, whose checksum was checked, without unpacking it to disk."""
+    """Read `cifar-10-python.tar.gz`, whose checksum was checked, without unpacking it to disk.
+
+    Raises:
+        DataError: It cannot be read, or is no longer what was checked.
+    """
 
     def read() -> dict[str, bytes]:
-        with tarfile.open(path, "r:gz") as archive:
-            batches = {}
-            for name, md5 in {**TRAIN_BATCHES, **TEST_BATCHES}.items():
-                member = archive.extractfile(f"{FOLDER}/{name}")
-                assert member is not None, name
-                batches[name] = member.read()
-                _check(batches[name], md5, f"{path}: {name}")
-            return batches
+        batches = {}
+        try:
+            with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:gz") as archive:
+                for name in ALL_BATCHES:
+                    member = archive.getmember(f"{FOLDER}/{name}")
+                    if member.size > MAX_BATCH_BYTES:
+                        raise DataError(f"{path}: {name} has {member.size:,} bytes.")
+                    content = archive.extractfile(member)
+                    batches[name] = content.read() if content else b""
+        except OSError as error:
+            raise DataError(f"Cannot read {path}: {error.strerror or error}.") from error
+        except (tarfile.TarError, EOFError, LookupError, ValueError, zlib.error) as error:
+            raise DataError(f"{path} cannot be read as an archive: {error}.") from error
+        for name, data in batches.items():
+            _check(data, name, f"{path}: {name}")
+        return batches
 
-    return cached(cache, "cifar10", lambda: _decode(read()))
+    return cached(cache, "cifar10", EXPECTED, lambda: _decode(read()))
 
 
 def load_batches(folder: Path, cache: Path) -> Dataset:
@@ -63,14 +83,14 @@ def load_batches(folder: Path, cache: Path) -> Dataset:
     """
     folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
     batches: dict[str, bytes] = {}
-    for name in (*TRAIN_BATCHES, *TEST_BATCHES):
+    for name in ALL_BATCHES:
         try:
-            batches[name] = (folder / name).read_bytes()
+            batches[name] = read_regular(folder / name, MAX_BATCH_BYTES)
         except OSError as error:
             raise DataError(f"Cannot read {folder / name}: {error.strerror}.") from error
-    for name, md5 in {**TRAIN_BATCHES, **TEST_BATCHES}.items():
-        _check(batches[name], md5, f"{folder / name}")
-    return cached(cache, "cifar10", lambda: _decode(batches))
+    for name, data in batches.items():
+        _check(data, name, f"{folder / name}")
+    return cached(cache, "cifar10", EXPECTED, lambda: _decode(batches))
 
 
 def is_batches_folder(path: Path) -> bool:
@@ -79,20 +99,31 @@ def is_batches_folder(path: Path) -> bool:
 
 
 def check_archive(path: Path, progress: Progress | None = None) -> None:
-    """Compare an archive's MD5 with the published one; see `check_md5`."""
-    check_md5(path, ARCHIVE_MD5, progress)
-
-
-def check_md5(path: Path, expected: str, progress: Progress | None = None) -> None:
-    """Compare a file's MD5 with `expected`.
+    """Refuse an archive that is not the published one, by its MD5; it stays as it is.
 
     Raises:
-        DataError: They differ, or the file cannot be read.
+        DataError: It is another one, or cannot be read.
+    """
+    if difference := difference_from(ARCHIVE_MD5, path, progress):
+        raise DataError(
+            f"{path} is not the published file of CIFAR-10: {difference}. It stays as it is. Give "
+            f"the path of {ARCHIVE} or, for images of your own, unpack them and give the folder "
+            "that holds train/ and test/."
+        )
+
+
+def difference_from(md5: str, path: Path, progress: Progress | None = None) -> str:
+    """In what an archive differs from the one that has this MD5; empty where it is that.
+
+    Raises:
+        DataError: It cannot be read, which says nothing of its content.
     """
     digest, done = hashlib.md5(usedforsecurity=False), 0
     try:
-        total = path.stat().st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            total = os.fstat(file.fileno()).st_size
+            if total > MAX_ARCHIVE_BYTES:
+                return f"it has {total:,} bytes, expected {ARCHIVE_BYTES:,}"
             while block := file.read(2**20):
                 digest.update(block)
                 done += len(block)
@@ -100,11 +131,9 @@ def check_md5(path: Path, expected: str, progress: Progress | None = None) -> No
                     progress(f"Checking {path.name}", done, total)
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from error
-    if digest.hexdigest() != expected:
-        raise DataError(
-            f"{path} is not the published file: its MD5 is {digest.hexdigest()}, expected "
-            f"{expected} ({total:,} bytes). Remove it and get it again."
-        )
+    if (found := digest.hexdigest()) == md5:
+        return ""
+    return f"its MD5 is {found}, expected {md5} ({total:,} bytes)"
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -124,7 +153,8 @@ def _reconstruct() -> Callable[..., Any]:
     return function
 
 
-def _check(data: bytes, expected: str, origin: str) -> None:
+def _check(data: bytes, name: str, origin: str) -> None:
+    expected = {**TRAIN_BATCHES, **TEST_BATCHES}[name]
     found = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if found != expected:
         raise DataError(

@@ -5,22 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
+from errno import EFBIG
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from cifar_cli.data.cache import cached
-from cifar_cli.data.decode import NoImageError, decode_image
+from cifar_cli.data.cache import Expected, cached
+from cifar_cli.data.decode import MAX_BYTES, NoImageError, decode_image
 from cifar_cli.data.listing import Entry, class_names, first_of, list_folders, printable
 from cifar_cli.data.types import BadImage, Dataset, ImageSet, Progress
 from cifar_cli.errors import DataError
-from cifar_cli.storage import write_text
+from cifar_cli.storage import is_replaceable, read_regular, write_text
+
+KEEP_BYTES = 512 * 2**20  # of files that are read for their hash and then decoded
+LARGE_BYTES = 8 * 2**20  # files above this are decoded one at a time, whatever their pixels
+_one_large = threading.Lock()
 
 
 def load_folder(
@@ -67,10 +75,12 @@ def load_folder(
         )
         return Dataset(root.name, names, train, test, _resize_notes(parts, size), bad)
 
-    dataset = cached(cache, f"folder-{key}-{size}px", decode)
+    train, test = (sum(entry.split == split for entry in entries) for split in listing.folders)
+    expected = Expected(names, size, (train, test))
+    dataset = cached(cache, f"folder-{key}-{size}px", expected, decode)
     # What an earlier start was told to skip is not skipped by this one.
     _allow(dataset.skipped, len(entries), skip_bad_images)
-    if known_key is None:
+    if known_key is None and is_replaceable(known):
         write_text(known, json.dumps({"content": key}))
     notes = (*listing.notes(), *dataset.notes, *_skip_notes(dataset.skipped))
     return replace(dataset, name=root.resolve().name, notes=notes)
@@ -102,9 +112,10 @@ def _listing_key(entries: Sequence[Entry]) -> str:
 
 def _known_key(path: Path) -> str | None:
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["content"])
-    except (OSError, ValueError, KeyError, TypeError):
+        key = str(json.loads(read_regular(path, 4096))["content"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return key if re.fullmatch("[0-9a-f]{32}", key) else None  # which becomes part of a path
 
 
 def _content_key(
@@ -112,10 +123,14 @@ def _content_key(
 ) -> str:
     """Hash of all names and bytes; the bytes of small collections are kept for decoding."""
     digest = hashlib.sha256()
-    keep = sum(entry.stat.st_size for entry in entries) < 512 * 2**20
+    keep = sum(entry.stat.st_size for entry in entries) < KEEP_BYTES
     for number, entry in enumerate(entries):
-        data = _read(entry.path)
         digest.update(os.fsencode(entry.name))
+        try:
+            data = _read(entry.path)
+        except NoImageError:  # too large to be read at all
+            digest.update(f"\0{entry.stat.st_size} bytes\0".encode())
+            continue
         digest.update(f"\0{len(data)}\0".encode())
         digest.update(data)
         if keep:
@@ -127,8 +142,10 @@ def _content_key(
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, MAX_BYTES)
     except OSError as error:
+        if error.errno == EFBIG:
+            raise NoImageError(str(error.strerror)) from error
         raise DataError(f"Cannot read {path}: {error.strerror}.") from error
 
 
@@ -149,9 +166,10 @@ def _decode(
     def one(row: int) -> bool | BadImage:
         """Whether the image had to be resized, or why there is none."""
         entry = entries[row]
-        data = contents[entry.path] if entry.path in contents else _read(entry.path)
         try:
-            images[row], resized = decode_image(data, size)
+            with _one_large if entry.stat.st_size > LARGE_BYTES else nullcontext():
+                data = contents[entry.path] if entry.path in contents else _read(entry.path)
+                images[row], resized = decode_image(data, size)
         except NoImageError as error:
             return BadImage(entry.split, printable(entry.name), str(error))
         return resized
@@ -161,7 +179,7 @@ def _decode(
     # filter is the whole process's, so it is set around the threads and not within them.
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")
-        for done, outcome in enumerate(pool.map(one, range(len(entries)), chunksize=64)):
+        for done, outcome in enumerate(_mapped(pool, one, range(len(entries)))):
             outcomes.append(outcome)
             if progress and done % 500 == 0:
                 progress(f"Decoding {entries[0].split} images", done, len(entries))
@@ -172,6 +190,16 @@ def _decode(
         outcomes.count(True),
         [outcome for outcome in outcomes if isinstance(outcome, BadImage)],
     )
+
+
+def _mapped(
+    pool: ThreadPoolExecutor, one: Callable[[int], bool | BadImage], rows: Iterable[int]
+) -> Iterable[bool | BadImage]:
+    """The outcomes of all rows, in order; without threads where a limit leaves none to start."""
+    try:
+        return pool.map(one, rows)
+    except RuntimeError:
+        return map(one, rows)
 
 
 def _allow(bad: Sequence[BadImage], total: int, skip: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol, Self
 
 import numpy as np
@@ -101,6 +101,11 @@ class TrainLoader:
         if self.pool:
             self.pool.wait_until_ready()
 
+    def heed(self, is_stopping: Callable[[], bool]) -> None:
+        """Wait for loader processes for a few seconds at most once `is_stopping()` is true."""
+        if self.pool:
+            self.pool.is_stopping = is_stopping
+
     @property
     def steps(self) -> int:
         """Batches an epoch; the last one may be smaller."""
@@ -117,7 +122,12 @@ class TrainLoader:
         return self.normalise(self.images.images[order[:count].sort().values]).cpu()
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images, float32 (B, 3, H, W), and labels, int64 (B,), from `first_step` on."""
+        """Yield images, float32 (B, 3, H, W), and labels, int64 (B,), from `first_step` on.
+
+        Raises:
+            CifarError: An image cannot be augmented, or a loader process was killed or is stuck.
+            StoppedWaitingError: A stop was asked for, and a loader process gives no batch.
+        """
         order = epoch_order(self.seed, epoch, len(self.images), self.images.labels.device)
         batches = torch.split(order, self.batch_size)[first_step:]
         augmented = (

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +15,7 @@ import torch
 from cifar_cli.config import DataConfig
 from cifar_cli.data.cache import home
 from cifar_cli.data.cifar10 import (
+    ARCHIVE,
     FOLDER,
     check_archive,
     is_batches_folder,
@@ -22,7 +26,7 @@ from cifar_cli.data.download import download_archive
 from cifar_cli.data.folder import folder_classes, is_folder_dataset, load_folder
 from cifar_cli.data.shapes import load_shapes
 from cifar_cli.data.types import Dataset, ImageSet, Progress
-from cifar_cli.errors import DataError, nearest_hint
+from cifar_cli.errors import DataError, OutOfMemoryError, nearest_hint
 
 NAMES = ("cifar10", "shapes")
 
@@ -48,21 +52,46 @@ class Splits:
         return digest.hexdigest()
 
 
-def load_dataset(config: DataConfig, progress: Progress | None = None) -> Dataset:
+def load_dataset(
+    config: DataConfig, progress: Progress | None = None, suggested: str | None = None
+) -> Dataset:
     """Load all images that `config.source` names.
+
+    Args:
+        config: Source, folder of downloads and caches, and size.
+        progress: Told of progress.
+        suggested: Another folder where CIFAR-10 may lie already, such as a checkpoint names. It is
+            only read, and passed over if it holds anything else.
 
     Raises:
         DataError: They cannot be found, downloaded, verified or decoded.
+        OutOfMemoryError: They do not fit into memory.
     """
-    source, cache = config.source, home(config.dir)
-    if source == "shapes":
-        return load_shapes(size=config.image_size)
-    if source == "cifar10":
-        _need_32_pixels(config)
-        if is_batches_folder(cache):
-            return load_batches(cache, cache)
-        return load_archive(download_archive(cache, progress), cache)
-    path = Path(source).expanduser()
+    with _image_memory(config):
+        if config.source == "shapes":
+            return load_shapes(size=config.image_size)
+        cache = home(config.dir)
+        if config.source == "cifar10":
+            _need_32_pixels(config)
+            return _load_cifar10(cache, progress, suggested)
+        return _load_path(config, cache, progress)
+
+
+def _load_cifar10(cache: Path, progress: Progress | None, suggested: str | None) -> Dataset:
+    if is_batches_folder(cache):
+        return load_batches(cache, cache)
+    if suggested and not os.path.lexists(cache / ARCHIVE):
+        elsewhere = home(suggested)
+        with suppress(DataError, OSError):
+            if is_batches_folder(elsewhere):
+                return load_batches(elsewhere, cache)
+            check_archive(elsewhere / ARCHIVE, progress)
+            return load_archive(elsewhere / ARCHIVE, cache)
+    return load_archive(download_archive(cache, progress), cache)
+
+
+def _load_path(config: DataConfig, cache: Path, progress: Progress | None) -> Dataset:
+    path = Path(config.source).expanduser()
     if path.is_file():
         _need_32_pixels(config)
         check_archive(path, progress)
@@ -72,7 +101,20 @@ def load_dataset(config: DataConfig, progress: Progress | None = None) -> Datase
         return load_batches(path, cache)
     if is_folder_dataset(path):
         return load_folder(path, config.image_size, cache, progress, config.skip_bad_images)
-    raise _no_images(source)
+    raise _no_images(config.source)
+
+
+@contextmanager
+def _image_memory(config: DataConfig) -> Iterator[None]:
+    """Say of memory that runs out that images wanted it, and what helps."""
+    try:
+        yield
+    except MemoryError as error:
+        side = config.image_size
+        raise OutOfMemoryError(
+            f"Out of memory: the images of {config.source}, decoded to {side} x {side} pixels, do "
+            "not fit. Use fewer of them, a smaller data.image_size, or a machine with more memory."
+        ) from error
 
 
 def choose_splits(dataset: Dataset, config: DataConfig, seed: int) -> Splits:
@@ -122,7 +164,10 @@ def balanced_draw(labels: torch.Tensor, count: int, classes: int, seed: int) -> 
 
 
 def _no_images(source: str) -> DataError:
-    if Path(source).expanduser().is_dir():
+    path = Path(source).expanduser()
+    if path.exists() and not path.is_dir():
+        return DataError(f"--data {source!r} is neither a folder nor a regular file.")
+    if path.is_dir():
         return DataError(
             f"{source} holds neither train/<class>/ folders nor {FOLDER}/. "
             "See doc/data.md for the layouts that are read."

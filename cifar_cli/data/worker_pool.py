@@ -11,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,16 +31,28 @@ AHEAD = 2
 """Batches that each process is asked for before the first of them is wanted."""
 PATIENCE_SECONDS = 300.0
 """A process that has given no batch for so long is taken to be stuck."""
+STOP_SECONDS = 5.0
+"""The same after a stop was asked for."""
 WITHOUT = "Try --set data.workers=0."
 # The module search path comes first: -P keeps files of the current folder from being taken for
 # modules of the standard library.
 _PROGRAM = """
 import json, sys
-setup = json.loads(sys.stdin.buffer.readline())
-sys.path[:] = setup.pop("path")
-from cifar_cli.data.worker import main
-main(setup)
+try:
+    setup = json.loads(sys.stdin.buffer.readline())
+    sys.path[:] = setup.pop("path")
+    from cifar_cli.data.worker import main
+except Exception as error:
+    kind = "OutOfMemoryError" if isinstance(error, (OSError, MemoryError)) else "ConfigError"
+    text = f"A loader process cannot load the program ({type(error).__name__}: {error})."
+    print(json.dumps([0, kind, f"{text} Try --set data.workers=0."]), flush=True)
+else:
+    main(setup)
 """
+
+
+class StoppedWaitingError(Exception):
+    """A stop was asked for, and the batch that was waited for did not come within seconds."""
 
 
 class WorkerPool:
@@ -61,6 +74,8 @@ class WorkerPool:
         layout = Layout(count, side, min(config.train.batch_size, count), slots)
         self.count, self.batch_size = count, layout.batch_size
         self.ticket = READY
+        self.is_stopping: Callable[[], bool] = lambda: False
+        """Whether a stop was asked for, after which no wait is a long one."""
         memory = _Memory(layout.size)
         self.shared = map_arrays(memory.map, layout)
         self.shared.images[:] = images.images.numpy()
@@ -82,10 +97,11 @@ class WorkerPool:
                     self.workers.append(_Worker(memory.descriptors))
             for worker in self.workers:
                 worker.send(setup)
-        except OSError as error:
+        except (OSError, RuntimeError, MemoryError) as error:  # no handle, process, thread, memory
             self.close()
+            why = (isinstance(error, OSError) and error.strerror) or error or "no memory is left"
             raise OutOfMemoryError(
-                f"A loader process cannot be started: {error.strerror}. {WITHOUT}"
+                f"A loader process cannot be started: {why}. {WITHOUT}"
             ) from error
         except BaseException:
             self.close()
@@ -98,7 +114,7 @@ class WorkerPool:
             CifarError: What kept one from it.
         """
         for worker in self.workers:
-            worker.wait_until_ready()
+            worker.wait_until_ready(self.is_stopping)
 
     def batches(self, epoch: int, order: Tensor, first_step: int) -> Iterator[Tensor]:
         """Yield augmented batches, uint8 (B, H, W, 3), of the images at `order`, int64 (N,).
@@ -107,6 +123,7 @@ class WorkerPool:
 
         Raises:
             CifarError: An image cannot be augmented, or a process was killed or is stuck.
+            StoppedWaitingError: A stop was asked for, and a batch does not come.
         """
         self.wait_until_ready()
         self.shared.order[:] = order.numpy()
@@ -124,7 +141,7 @@ class WorkerPool:
         for number in range(AHEAD * len(self.workers)):
             ask(number)
         for number, first in enumerate(starts):
-            self._worker(number).wait_for(first_ticket + number)
+            self._worker(number).wait_for(first_ticket + number, self.is_stopping)
             ask(number + AHEAD * len(self.workers))
             size = min(self.batch_size, self.count - first)
             yield torch.from_numpy(self.shared.slots[number % len(self.shared.slots), :size])
@@ -150,7 +167,11 @@ class _Worker:
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
+        try:
+            self.reader.start()
+        except BaseException:
+            self.end()
+            raise
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -159,17 +180,25 @@ class _Worker:
                 self.replies.put(line)
         self.replies.put(None)
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, is_stopping: Callable[[], bool]) -> None:
         if not self.is_ready:
-            self.wait_for(READY)
+            self.wait_for(READY, is_stopping)
             self.is_ready = True
 
-    def wait_for(self, ticket: int) -> None:
+    def wait_for(self, ticket: int, is_stopping: Callable[[], bool]) -> None:
         """Wait for the reply with that ticket, and leave out those that nobody waits for."""
+        deadline, stop_seen = time.monotonic() + PATIENCE_SECONDS, False
         while True:
+            if is_stopping() and not stop_seen:
+                deadline, stop_seen = min(deadline, time.monotonic() + STOP_SECONDS), True
+            left = deadline - time.monotonic()
             try:
-                line = self.replies.get(timeout=PATIENCE_SECONDS)
+                line = self.replies.get(timeout=max(0.0, min(left, STOP_SECONDS / 10)))
             except queue.Empty:
+                if left > 0:
+                    continue
+                if stop_seen:
+                    raise StoppedWaitingError from None
                 raise OutOfMemoryError(
                     f"A loader process has given no batch for {PATIENCE_SECONDS:.0f} s. {WITHOUT}"
                 ) from None
@@ -208,7 +237,8 @@ class _Worker:
         """Kill the process, which has nothing to lose, and wait until it is gone."""
         self.process.kill()
         self.process.wait()
-        self.reader.join()
+        if self.reader.ident is not None:  # it was started
+            self.reader.join()
         for stream in (self.process.stdin, self.process.stdout):
             with suppress(OSError):  # what was not sent yet need not be
                 stream.close()  # type: ignore[union-attr]

@@ -7,6 +7,12 @@ from importlib import resources
 
 from cifar_cli.models.toom_cook import SIDES, Line, lines, transposed
 
+EXPORTED = (
+    *("panel", "size_of_layer"),
+    *(f"{name}_{side}" for name in ("forward", "backward") for side in SIDES),
+)
+"""What a library that is compiled from it has."""
+
 _FORGOTTEN = "".join(f"#undef {name}\n" for name in ("SIDE", "SPREAD", "NAME"))
 
 

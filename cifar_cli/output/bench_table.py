@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from cifar_cli.analysis.bench import BenchRun, spread
 from cifar_cli.output.console import counted
+from cifar_cli.output.text import printable
 from cifar_cli.rundir import SCHEMA_VERSION
 
 FIGURES = (
@@ -43,7 +44,7 @@ def bench_table(report: dict[str, Any]) -> Table:
     table.add_column("")
     for name, figures in report["recipes"].items():
         runs = figures["accuracy"]["n"]
-        table.add_column(f"{escape(name)}\n{counted(runs, 'run')}", justify="right")
+        table.add_column(Text(f"{printable(name)}\n{counted(runs, 'run')}"), justify="right")
     for title, figure, unit, digits in (
         ("Accuracy %", "accuracy", 0.01, 2),
         ("Accuracy, 6 views %", "accuracy_six_views", 0.01, 2),

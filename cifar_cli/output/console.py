@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -20,8 +20,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from cifar_cli.config import Config
+from cifar_cli.output.text import printable
 from cifar_cli.rundir import SCHEMA_VERSION, EpochRecord, RunDir
 from cifar_cli.training.observer import Observer
 
@@ -29,21 +31,47 @@ LONG_SECONDS = 3600
 QUICKER = "--recipe fast90 (minutes on a CPU), --epochs, --limit-train, or a GPU"
 
 
-def results() -> Console:
-    """The console of results; wide enough for tables where no terminal says otherwise."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120, highlight=False)
+class Screen(Console):
+    """A console on which each text stands as it is: no markup, no emoji codes, no control codes.
+
+    Every plain text that is printed, in a table or by itself, passes here; styled ones are made by
+    `styled`.
+    """
+
+    def __init__(self, file: TextIO, width: int | None = None) -> None:
+        # Wide enough for tables where no terminal says otherwise.
+        width = width or (None if file.isatty() else 120)
+        super().__init__(file=file, width=width, highlight=False, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Turn a plain text into a line that is safe to print."""
+        return super().render_str(printable(text), **options)
 
 
-def remarks() -> Console:
+def results() -> Screen:
+    """The console of results."""
+    return Screen(sys.stdout)
+
+
+def remarks() -> Screen:
     """The console of progress and warnings."""
-    return Console(
-        file=sys.stderr, width=None if sys.stderr.isatty() else 120, highlight=False, stderr=True
-    )
+    return Screen(sys.stderr)
+
+
+def styled(text: str, style: str = "bold") -> Text:
+    """A text in a style, safe to print."""
+    return Text(printable(text), style=style)
+
+
+def print_line(text: str) -> None:
+    """Print one result as it is, on one line however long."""
+    print(printable(text))
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """Print one JSON document on stdout."""
-    print(json.dumps(document, indent=2, allow_nan=False))
+    """Print one JSON document on stdout, in ASCII."""
+    text = json.dumps(document, indent=2, allow_nan=False)
+    print(text.replace("\x7f", "\\u007f"))  # the one control character that JSON leaves as it is
 
 
 def duration(seconds: float) -> str:
@@ -67,7 +95,7 @@ def print_files(files: Sequence[str | Path], as_json: bool = False) -> None:
         print_json({"schema_version": SCHEMA_VERSION, "files": [str(f) for f in files]})
         return
     for file in files:
-        print(file)
+        print_line(str(file))
 
 
 class Bars:
@@ -77,10 +105,10 @@ class Bars:
         console = remarks()
         self.quiet = quiet
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
@@ -100,14 +128,16 @@ class Bars:
         """Show that `done` of `total` is done of `what`."""
         if what not in self.tasks:
             # Started at `done`, so that what earlier processes did does not count as speed.
-            self.tasks[what] = self.progress.add_task(what, total=total, completed=done, note="")
+            self.tasks[what] = self.progress.add_task(
+                printable(what), total=total, completed=done, note=""
+            )
         self.progress.update(self.tasks[what], completed=done, total=total, note=note)
 
     def say(self, texts: Iterable[str]) -> None:
         """Print remarks, above the bars."""
         if not self.quiet:
             for text in texts:
-                self.progress.console.print(text, soft_wrap=True, markup=False)
+                self.progress.console.print(text, soft_wrap=True)
 
     def remove(self, what: str) -> None:
         """Take a bar away."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
 from cifar_cli.analysis.doctor import Check
+from cifar_cli.output.console import styled
 
 
 def doctor_table(checks: Sequence[Check]) -> Table:
@@ -18,11 +18,8 @@ def doctor_table(checks: Sequence[Check]) -> Table:
     table.add_column("Found", overflow="fold")
     table.add_column("What to do", overflow="fold")
     for check in checks:
-        tick = "[yellow]•[/yellow]" if check.remedy else "[green]✓[/green]"
+        tick = styled("•", "yellow") if check.remedy else styled("✓", "green")
         table.add_row(
-            tick if check.ok else "[red]✗[/red]",
-            check.name,
-            escape(check.detail),
-            escape(check.remedy),
+            tick if check.ok else styled("✗", "red"), check.name, check.detail, check.remedy
         )
     return table

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from rich.box import HEAVY_HEAD, SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from cifar_cli.models.summary import LayerRow, ModelSummary
+from cifar_cli.output.console import styled
 
 COLUMNS = (
     "Layer (type:depth-idx)", "Kernel Shape", "Input Shape", "Output Shape", "Param #", "Mult-Adds",
@@ -43,23 +45,23 @@ def layer_table(summary: ModelSummary, width: int) -> Table:
     return table
 
 
-def layer_totals(summary: ModelSummary) -> str:
+def layer_totals(summary: ModelSummary) -> Text:
     """The lines under the table: counts, and sizes for a batch of one."""
     frozen = summary.total_params - summary.trainable_params
     total = summary.input_bytes + summary.activation_bytes + summary.param_bytes
-    return "\n".join(
-        [
-            f"Total params: [bold]{summary.total_params:,}[/bold]",
-            f"Trainable params: {summary.trainable_params:,}",
-            f"Non-trainable params: {frozen:,}",
-            f"Total mult-adds (M): [bold]{summary.total_mult_adds / 1e6:.2f}[/bold]"
-            f"  (performed: {summary.performed_mult_adds / 1e6:.2f}; "
-            "see doc/architecture.md, Counting)",
-            f"Input size (MB): {summary.input_bytes / 1e6:.2f}",
-            f"Forward/backward pass size (MB): {summary.activation_bytes / 1e6:.2f}",
-            f"Params size (MB): {summary.param_bytes / 1e6:.2f}",
-            f"Estimated Total Size (MB): {total / 1e6:.2f}",
-        ]
+    return Text.assemble(
+        "Total params: ",
+        styled(f"{summary.total_params:,}"),
+        f"\nTrainable params: {summary.trainable_params:,}\n"
+        f"Non-trainable params: {frozen:,}\n"
+        "Total mult-adds (M): ",
+        styled(f"{summary.total_mult_adds / 1e6:.2f}"),
+        f"  (performed: {summary.performed_mult_adds / 1e6:.2f}; "
+        "see doc/architecture.md, Counting)\n"
+        f"Input size (MB): {summary.input_bytes / 1e6:.2f}\n"
+        f"Forward/backward pass size (MB): {summary.activation_bytes / 1e6:.2f}\n"
+        f"Params size (MB): {summary.param_bytes / 1e6:.2f}\n"
+        f"Estimated Total Size (MB): {total / 1e6:.2f}",
     )
 
 
@@ -70,7 +72,7 @@ def _indent(row: LayerRow, step: str, branch: str) -> str:
 def _shape(values: Sequence[int] | None) -> str:
     if not values:
         return "--"
-    return str(values[0]) if len(values) == 1 else str(list(values)).replace("[", "\\[")
+    return str(values[0]) if len(values) == 1 else str(list(values))
 
 
 def _times(values: Sequence[int] | None) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from rich.table import Table
 
-from cifar_cli.analysis.metrics import ClassFigures
-from cifar_cli.output.console import duration
+from cifar_cli.output.console import duration, styled
 from cifar_cli.rundir import EpochRecord
+
+if TYPE_CHECKING:  # it needs torch, which a list of recipes does not
+    from cifar_cli.analysis.metrics import ClassFigures
 
 
 def epoch_table(records: Sequence[EpochRecord]) -> Table:
@@ -26,7 +27,7 @@ def epoch_table(records: Sequence[EpochRecord]) -> Table:
             f"{r.train_loss:.4f}",
             f"{r.val_loss:.4f}",
             f"{100 * r.train_accuracy:.2f}",
-            f"[bold]{accuracy}[/bold]" if r.val_accuracy == best else accuracy,
+            styled(accuracy) if r.val_accuracy == best else accuracy,
             f"{r.lr:.3g}",
             duration(r.seconds),
         )
@@ -41,7 +42,7 @@ def class_table(classes: Sequence[ClassFigures]) -> Table:
         table.add_column(column, justify="right")
     for figures in classes:
         table.add_row(
-            escape(figures.name),
+            figures.name,
             f"{figures.num_images:,}",
             f"{figures.correct:,}",
             _percent(figures.accuracy),
@@ -61,8 +62,8 @@ def mistake_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     for row in rows:
         table.add_row(
             str(row["index"]),
-            escape(row["true"]),
-            escape(row["predicted"]),
+            row["true"],
+            row["predicted"],
             f"{100 * row['confidence']:.1f}",
             f"{row['loss']:.3f}",
         )

@@ -26,7 +26,14 @@ from cifar_cli.data.sources import Splits
 from cifar_cli.errors import ConfigError, DivergedError
 from cifar_cli.models import build_model
 from cifar_cli.training.optim import build_optimizer
-from cifar_cli.training.runtime import autocast, place_model, restore_rng, rng_state
+from cifar_cli.training.runtime import (
+    autocast,
+    memory_errors,
+    place_model,
+    restore_rng,
+    rng_state,
+    smaller_network,
+)
 from cifar_cli.training.trainer import at_resolution
 
 # torch-lr-finder's own defaults for its suggestion and its early stop.
@@ -95,7 +102,8 @@ def lr_range_test(
         if model is None:
             torch.manual_seed(config.seed)
             classes, size = len(splits.class_names), config.data.image_size
-            model = build_model(config.model, classes, size, loader.sample)
+            with memory_errors(smaller_network(config)):
+                model = build_model(config.model, classes, size, loader.sample)
         tested = place_model(copy.deepcopy(model), config, device)
         history = _range_test(
             tested, loader, config, start_lr, end_lr, num_iter, step_mode, on_step

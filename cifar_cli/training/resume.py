@@ -131,6 +131,12 @@ def changed_images(
     return ["the images"]
 
 
+def with_folder(config: Config, suggested: str | None) -> Config:
+    """Note the data folder of a run, unless there is another one now, for its next resume."""
+    data = config.data.model_copy(update={"dir": config.data.dir or suggested})
+    return config.model_copy(update={"data": data})
+
+
 def moves_the_steps(changed: list[str]) -> bool:
     """Whether a step no longer stands for the same images, so that an epoch must start again."""
     return any(text.startswith(MOVES_THE_STEPS) for text in changed)

@@ -38,14 +38,18 @@ from cifar_cli.training.resume import (
     inexact_reasons,
     moves_the_steps,
     resumed_settings,
+    with_folder,
 )
 from cifar_cli.training.runtime import (
     StopSignal,
+    compile_errors,
     describe_environment,
+    fewer_images,
     memory_errors,
     place_model,
     prepare_runtime,
     smaller_batch,
+    smaller_network,
 )
 from cifar_cli.training.trainer import TrainState, train_epochs
 
@@ -78,7 +82,7 @@ def train(
         CifarError: One of its kinds, each with its exit code; see `cifar_cli.errors`.
     """
     observer = observer or Observer()
-    device = prepare_runtime(config)
+    device = prepare_runtime(config, observer.message)
     run = RunDir(_target(run_dir, name, resume))
     with ExitStack() as stack:
         checkpoint: Checkpoint | None = None
@@ -97,8 +101,11 @@ def train(
         elif resume:
             observer.message(f"Nothing to resume in {run.path}: starting fresh.")
         check_place(run.path)
-        with memory_errors(smaller_batch(config)):
-            dataset = load_dataset(config.data, observer.progress)
+        with memory_errors(fewer_images(config)):
+            # The folder that a run names may be somebody else's: it is read, not written to.
+            suggested = checkpoint.config.data.dir if checkpoint else None
+            dataset = load_dataset(config.data, observer.progress, suggested)
+            config = with_folder(config, suggested)
             for note in dataset.notes:
                 observer.message(note)
             splits = choose_splits(dataset, config.data, config.seed)
@@ -161,6 +168,7 @@ def _train_in(
     if splits.val_is_test:
         observer.message("The test split is used for validation; the last epoch is the headline.")
     stop = StopSignal(lambda: observer.message(STOPPING))
+    loader.heed(stop)
     clock = Clock(state, loader.steps, config.train.epochs, observer, loader.device)
     save = partial(
         save_checkpoint,
@@ -176,7 +184,7 @@ def _train_in(
         return stop() or time.monotonic() - saved > 60 * config.train.save_minutes
 
     try:
-        with stop.listening(), memory_errors(smaller_batch(config)):
+        with stop.listening(), memory_errors(smaller_batch(config)), compile_errors(config):
             for ended in train_epochs(
                 state, loader, splits.val, config, pause=pause, on_step=clock.stepped
             ):
@@ -242,8 +250,9 @@ def _target(run_dir: str | os.PathLike[str] | None, name: str | None, resume: bo
 
 def _fresh_state(config: Config, num_classes: int, loader: TrainLoader) -> TrainState:
     torch.manual_seed(config.seed)
-    model = build_model(config.model, num_classes, config.data.image_size, loader.sample)
-    model = place_model(model, config, loader.device)
+    with memory_errors(smaller_network(config)):
+        model = build_model(config.model, num_classes, config.data.image_size, loader.sample)
+        model = place_model(model, config, loader.device)
     assert not isinstance(config.optim.max_lr, str)
     return TrainState(model, build_optimizer(model, config.optim, config.optim.max_lr))
 
@@ -255,7 +264,10 @@ def _with_found_lr(
     from cifar_cli.training.lr_search import lr_range_test
 
     observer.message("First the LR range test, 200 steps at most.")
-    curve = lr_range_test(config, splits, loader.device, loader=loader, on_step=observer.progress)
+    with memory_errors(smaller_batch(config)):
+        curve = lr_range_test(
+            config, splits, loader.device, loader=loader, on_step=observer.progress
+        )
     observer.message(f"The LR range test suggests --max-lr {curve.suggestion:.3g}.")
     optim = config.optim.model_copy(update={"max_lr": float(f"{curve.suggestion:.3g}")})
     return config.model_copy(update={"optim": optim})

@@ -21,9 +21,11 @@ from cifar_cli import __version__
 from cifar_cli.config import Config
 from cifar_cli.data.cache import home
 from cifar_cli.data.loader import count_at
-from cifar_cli.errors import ConfigError, OutOfMemoryError
+from cifar_cli.errors import ConfigError, OutOfMemoryError, is_out_of_memory
 from cifar_cli.models import native
 from cifar_cli.models.convolution import Conv2d
+from cifar_cli.training.temporary import name_temporary_folder
+from cifar_cli.training.threads import limit_threads
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 EVAL_BATCH = {"cpu": 500, "mps": 1000, "cuda": 2500}  # images of 32 x 32
@@ -57,10 +59,25 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def prepare_runtime(config: Config) -> torch.device:
-    """Set threads and precision, and return the device."""
-    if config.runtime.threads:
-        torch.set_num_threads(config.runtime.threads)
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=3)
+
+
+def prepare_runtime(config: Config, say: Callable[[str], None] = _warn) -> torch.device:
+    """Set threads and precision, and return the device.
+
+    Args:
+        config: What was asked for.
+        say: Called with a remark if a setting asks for more than there is.
+
+    Raises:
+        ConfigError: The device is not present.
+    """
+    name_temporary_folder()
+    wanted = config.runtime.threads
+    threads = limit_threads(wanted)
+    if wanted and threads < wanted:
+        say(f"runtime.threads={wanted}: only {threads} can compute at once here; using {threads}.")
     device = resolve_device(config.device)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -176,19 +193,40 @@ def _version(package: str) -> str | None:
 
 
 def smaller_batch(config: Config) -> str:
-    """What to do where training does not fit into memory."""
-    size, model = config.train.batch_size, config.model
-    narrower = f"model.width={max(1, model.width // 2)}"
-    if model.name == "speed_resnet":
-        narrower = f"'model.widths={[max(1, width // 2) for width in model.widths]}'"
+    """What to do if a training step does not fit into memory."""
+    size, narrower = config.train.batch_size, _narrower(config)
+    if size == 1:
+        smaller = f"--set data.image_size={config.data.image_size // 2}, or " * _can_shrink(config)
+        return f"in a training step of one image. Try {smaller}a narrower network: {narrower}."
     return (
         f"at batch size {size}. Try --batch-size {max(1, size // 2)} (and divide --max-lr alike), "
-        f"or a narrower network: --set {narrower}."
+        f"or a narrower network: {narrower}."
     )
 
 
-# What says of a RuntimeError that memory was wanted: torch's on a CPU, and cuBLAS's and cuDNN's.
-_NO_MEMORY = re.compile("allocate memory|out of memory|ALLOC(ATION)?_FAILED")
+def fewer_images(config: Config) -> str:
+    """What to do if the images do not fit into memory, all of which are held there."""
+    smaller = f"--set data.image_size={config.data.image_size // 2}, or " * _can_shrink(config)
+    return (
+        f"while loading the images of {config.data.source}. Try {smaller}a folder with fewer "
+        "images (--data), or allow more memory."
+    )
+
+
+def smaller_network(config: Config) -> str:
+    """What to do if the network itself does not fit into memory."""
+    return f"while building the network. Try a narrower one: {_narrower(config)}."
+
+
+def _can_shrink(config: Config) -> bool:
+    return config.data.image_size >= 2 * 32
+
+
+def _narrower(config: Config) -> str:
+    model = config.model
+    if model.name == "speed_resnet":
+        return f"--set 'model.widths={[max(1, width // 2) for width in model.widths]}'"
+    return f"--set model.width={max(1, model.width // 2)}"
 
 
 @contextmanager
@@ -197,14 +235,34 @@ def memory_errors(remedy: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not is_memory and not _NO_MEMORY.search(str(error)):
+        if not isinstance(error, torch.OutOfMemoryError) and not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(f"Out of memory {remedy}") from error
 
 
+@contextmanager
+def compile_errors(config: Config) -> Iterator[None]:
+    """Turn a failure of torch.compile, if `runtime.compile` asks for it, into one with a remedy.
+
+    Raises:
+        ConfigError: It cannot compile here, as without a C++ compiler.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Its errors have many classes, which are slow to import.
+        is_its = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+        if not (config.runtime.compile and is_its):
+            raise
+        why = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        raise ConfigError(
+            f"runtime.compile=true: torch.compile fails here ({type(error).__name__}: {why:.200}). "
+            "Install a C++ compiler (g++), or use --set runtime.compile=false."
+        ) from error
+
+
 class StopSignal:
-    """Notes SIGINT and SIGTERM, so that the loop can end after the step at hand.
+    """Notes SIGINT, SIGTERM and SIGHUP, so that the loop can end after the step at hand.
 
     A second SIGINT interrupts at once.
     """
@@ -222,8 +280,11 @@ class StopSignal:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._note) for number in numbers}
+        # One that the process was started to ignore, as SIGHUP is by nohup, stays ignored.
+        names = ("SIGINT", "SIGTERM", "SIGHUP")
+        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self._note) for number in heard}
         try:
             yield self
         finally:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from cifar_cli.config import Config
 from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.types import ImageSet
+from cifar_cli.data.worker_pool import StoppedWaitingError
 from cifar_cli.errors import DivergedError
 from cifar_cli.models.speed_resnet import resized
 from cifar_cli.rundir import EpochRecord, StepRecord
@@ -22,6 +23,8 @@ from cifar_cli.training.evaluation import predict_logits, score
 from cifar_cli.training.optim import apply_settings
 from cifar_cli.training.runtime import autocast
 from cifar_cli.training.schedule import settings_at
+
+_Batch = tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -66,7 +69,8 @@ def train_epochs(
     """Train to the last epoch, yielding each epoch's record and steps as it ends.
 
     Where `pause()` is true after a step, None is yielded, with `state` at that step: the moment
-    to save it, or to end. Synchronises with a GPU once an epoch, and at a pause.
+    to save it, or to end. If a stop was asked for and loader processes give no batch, it is the
+    last thing that is yielded. Synchronises with a GPU once an epoch, and at a pause.
 
     Raises:
         DivergedError: A loss or a gradient is not finite.
@@ -78,7 +82,13 @@ def train_epochs(
     while state.epoch <= config.train.epochs:
         started = time.perf_counter() - state.seconds
         state.model.train()
-        for images, labels in loader.epoch(state.epoch, first_step=state.step):
+        for batch in _until_stopped(loader.epoch(state.epoch, first_step=state.step)):
+            if batch is None:
+                if state.step:
+                    _step_records(state, loader, config, total)
+                yield None
+                return
+            images, labels = batch
             step = (state.epoch - 1) * loader.steps + state.step
             apply_settings(state.optimizer, settings_at(step, total, max_lr, config.schedule))
             images = at_resolution(images, step / total, config.train.resolutions)
@@ -104,6 +114,14 @@ def train_epochs(
         state.epoch += 1
         state.restart_epoch()
         yield record, steps
+
+
+def _until_stopped(batches: Iterator[_Batch]) -> Iterator[_Batch | None]:
+    """The same batches; at the end None, if a stop was asked for and the next one does not come."""
+    try:
+        yield from batches
+    except StoppedWaitingError:
+        yield None
 
 
 def at_resolution(

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import io
+import os
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import TINY_FLAGS, Answer, rows, tree
-from PIL import Image
+from PIL import EpsImagePlugin, Image, UnidentifiedImageError
 
+import cifar_cli
 from cifar_cli.config import DataConfig
+from cifar_cli.data.decode import EXTENSIONS, FORMATS, NoImageError, decode_image
+from cifar_cli.data.listing import Listing, list_folders
 from cifar_cli.data.sources import load_dataset
+from cifar_cli.errors import DataError
 
 FLAGS = [*TINY_FLAGS, "--set", "runtime.threads=1"]
 Cli = Callable[..., Answer]
@@ -115,7 +124,7 @@ def test_all_bad_images_are_listed_before_any_work_by_every_command(
         assert [path for path in bad if path in answer.err] == bad[:10]
         assert ", and 2 more. " in answer.err
         assert f"{bad[0]} (the file is empty)" in answer.err
-        assert "(it is no image)" in answer.err
+        assert "(it is not an image in PNG, JPEG, BMP, GIF, TIFF, WEBP, PPM" in answer.err
         assert "--skip-bad-images" in answer.err
         assert tree(in_tmp) == before
     answer = cli(*commands(root, "a")["evaluate"], "--skip-bad-images", "--json")
@@ -267,6 +276,222 @@ def test_an_image_of_too_many_pixels_is_refused(cli: Cli, class_folders: Make, s
     assert answer.code == 3
     assert "train/cat/0000.png (it unpacks to more than 64,000,000 pixels)" in answer.err
     assert answer.err.count("\n") == 1
+
+
+# --- what is not one of the formats that are meant ------------------------------------------------
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 32 32
+%%EndComments
+(MARKER) (w) file closefile
+showpage
+%%EOF
+"""
+
+
+@pytest.fixture
+def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that is there once Ghostscript was started, which Pillow looks for anew."""
+    started = tmp_path / "ghostscript was started"
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "gs"
+    program.write_text(f"#!/bin/sh\ntouch '{started}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    return started
+
+
+def test_an_eps_file_named_png_is_refused_and_ghostscript_never_started(
+    cli: Cli, class_folders: Make, ghostscript: Path
+) -> None:
+    root = class_folders()
+    path = root / "train" / "cat" / "0000.png"
+    path.write_bytes(EPS)
+    with Image.open(path) as image, suppress(Exception):  # this Ghostscript draws nothing
+        image.load()
+    assert ghostscript.exists()  # so the trap works
+    ghostscript.unlink()
+    answer = cli("preview-augs", *FLAGS, "--data", root)
+    assert answer.code == 3
+    assert "train/cat/0000.png (it is not an image in PNG, " in answer.err
+    answer = cli("preview-augs", *FLAGS, "--data", root, "--skip-bad-images")
+    assert answer.code == 0, answer.err
+    assert not ghostscript.exists()
+
+
+def files_of_other_formats() -> dict[str, bytes]:
+    """By format that Pillow can write and read, and that is not meant: a file of it."""
+    Image.init()
+    others = [name for name in Image.OPEN if name not in FORMATS]
+    assert len(others) > 30
+    found: dict[str, bytes] = {}
+    for name in others:
+        for mode in ("RGB", "P", "L", "1", "F", "RGBA"):
+            buffer = io.BytesIO()
+            with suppress(Exception):  # not every format takes every mode, or is written
+                Image.new(mode, (32, 32)).save(buffer, name)
+                found[name] = buffer.getvalue()
+                break
+    return found
+
+
+def test_no_other_format_that_pillow_has_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = files_of_other_formats()
+    assert {"EPS", "TGA", "PCX", "ICO", "DDS"} < set(files)
+    for name, data in files.items():
+        with suppress(UnidentifiedImageError), Image.open(io.BytesIO(data)) as image:
+            assert image.format in Image.OPEN, name  # Pillow itself opens it
+    opened: list[str] = []
+
+    def trap(name: str) -> Callable[..., None]:
+        return lambda *_: opened.append(name)
+
+    # Every plugin that is not meant, those without a writer too, whatever the content says.
+    for name in list(Image.OPEN):
+        if name not in FORMATS:
+            monkeypatch.setitem(Image.OPEN, name, (trap(name), None))
+    for data in (*files.values(), EPS, b"BUFR", b"GRIB", b"\x89HDF\r\n\x1a\n", b"RIFF" + bytes(99)):
+        with pytest.raises(NoImageError, match="not an image in PNG"):
+            decode_image(data, 32)
+    assert opened == []
+
+
+def test_pictures_are_opened_in_one_place_which_names_the_formats() -> None:
+    package = Path(cifar_cli.__file__).parent
+    opening = [
+        (path.name, ast.unparse(node))
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("Image.open", "imread", "plt.imread", "mpimg.imread")
+    ]
+    assert opening == [("decode.py", "Image.open(io.BytesIO(data), formats=FORMATS)")]
+
+
+@pytest.mark.parametrize("extension", [name.removeprefix(".") for name in EXTENSIONS])
+def test_every_format_that_is_meant_is_read(class_folders: Make, extension: str) -> None:
+    root = class_folders(size=(40, 40), extension=extension)
+    assert len(load_dataset(DataConfig(source=str(root))).train) == 12
+
+
+# --- files without an end, and images without bounds ----------------------------------------------
+
+
+def test_a_file_without_end_is_refused_and_one_that_is_no_file_skipped(
+    cli: Cli, class_folders: Make
+) -> None:
+    root = class_folders()
+    folder = root / "train" / "cat"
+    with (folder / "holes.png").open("wb") as file:
+        file.truncate(10**12)
+    answer = cli("preview-augs", *FLAGS, "--data", root)
+    assert answer.code == 3
+    assert "train/cat/holes.png (it has 1,000,000,000,000 bytes, at most 268,435,456" in answer.err
+    (folder / "system.png").symlink_to("/proc/kmsg")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    os.mkfifo(folder / "fifo.png")
+    os.mkfifo(root / "train" / "fifo")
+    answer = cli("preview-augs", *FLAGS, "--data", root, "--skip-bad-images")
+    assert answer.code == 0, answer.err
+    assert "Skipped 3 files that are no images: fifo, fifo.png, zero.png." in answer.err
+    assert "Skipped 2 images that cannot be read" in answer.err
+
+
+def test_a_picture_that_becomes_a_fifo_after_it_was_listed_holds_nothing_up(
+    class_folders: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = class_folders()
+    path = root / "train" / "cat" / "0000.png"
+
+    def listed(folder: Path) -> Listing:
+        listing = list_folders(folder)
+        path.unlink()
+        os.mkfifo(path)
+        return listing
+
+    monkeypatch.setattr("cifar_cli.data.folder.list_folders", listed)
+    with pytest.raises(DataError, match=r"Cannot read .*0000.png: it is not a regular file"):
+        load_dataset(DataConfig(source=str(root)))
+
+
+def test_an_image_with_one_side_without_measure_is_refused(cli: Cli, class_folders: Make) -> None:
+    root = class_folders()
+    for number in range(4):
+        for label in ("cat", "dog"):
+            size = (63_999_999, 1) if number % 2 else (1, 63_999_999)
+            content = zlib.compress(bytes(1000))
+            (root / "train" / label / f"{number:04}.png").write_bytes(raw_png(*size, 8, 0, content))
+    answer = cli("preview-augs", *FLAGS, "--data", root)
+    assert answer.code == 3
+    assert "8 of 18 images cannot be read" in answer.err
+    assert "(one of its sides is longer than 65,535 pixels)" in answer.err
+
+
+# Decodes eight images of so many pixels and prints the most memory that it ever had, in kB.
+READERS = """
+import re, sys, zlib
+from pathlib import Path
+from cifar_cli.data.cache import home
+from cifar_cli.data.folder import load_folder
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+before = peak()
+dataset = load_folder(Path(sys.argv[1]), 32, home(None))
+print(len(dataset.train), peak() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read there")
+def test_several_readers_at_once_keep_to_the_memory_of_one(class_folders: Make) -> None:
+    root = class_folders(classes=("cat", "dog"), counts=(1, 1))
+    black = zlib.compress(bytes(8001 * 7999), 1)
+    for number in range(4):
+        path = root / "train" / ("cat", "dog")[number % 2] / f"{number:04}.png"
+        path.write_bytes(raw_png(8000, 7999, 8, 0, black))
+    answer = subprocess.run(
+        [sys.executable, "-c", READERS, str(root)], capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stderr
+    count, peak = (int(word) for word in answer.stdout.split())
+    assert count == 5
+    assert peak < 600_000  # one takes 64 MB as gray and 256 MB as Pillow's RGB
+
+
+def test_without_threads_images_are_decoded_one_by_one(
+    class_folders: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = class_folders()
+    expected = load_dataset(DataConfig(source=str(root), dir=str(root.parent / "a")))
+    start, left = threading.Thread.start, [0]
+
+    def none_left(thread: threading.Thread) -> None:
+        if not left[0]:
+            raise RuntimeError("can't start new thread")
+        left[0] -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    for count in (0, 1):
+        left[0] = count
+        found = load_dataset(DataConfig(source=str(root), dir=str(root.parent / f"b{count}")))
+        assert torch.equal(found.train.images, expected.train.images)
+
+
+def test_images_that_do_not_fit_into_memory_are_named_as_what_does_not_fit(
+    cli: Cli, class_folders: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = class_folders()
+
+    def none_left(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("cifar_cli.data.folder.decode_image", none_left)
+    for command in ("preview-augs", "train"):
+        answer = cli(command, *FLAGS, "--data", root)
+        assert answer.code == 6
+        assert f"the images of {root}, decoded to 32 x 32 pixels, do not fit" in answer.err
 
 
 # The command line, and then the most memory that the process ever had, in kB.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,11 +21,12 @@ import torch
 from conftest import TINY, TINY_FLAGS, Answer, random_images, tiny_config, tree
 from torch import nn
 
-from cifar_cli.config import load_config
-from cifar_cli.config.loading import read_config
+from cifar_cli.config import Config, load_config
+from cifar_cli.config.loading import flat_settings, read_config
 from cifar_cli.data.loader import TrainLoader, make_augment
 from cifar_cli.data.sources import Splits
 from cifar_cli.data.types import ImageSet
+from cifar_cli.errors import ConfigError
 from cifar_cli.models import build_model
 from cifar_cli.training.lr_search import lr_range_test
 
@@ -173,6 +176,59 @@ def test_all_wrong_values_stand_in_one_message(cli: Cli, in_tmp: Path) -> None:
     assert tree(in_tmp) == []
 
 
+EXTREMES = (
+    "0", "-1", "1e-320", "1e308", "-1e308", "1e400", "9" * 25, "9" * 5000, "nan", ".inf", "null",
+    "''", "x", "[1]", "[]", "{}", "{a: 1}", "true", "[2, 2, 2]", "[1e308, 0, 0]", "<<", "=",
+    "[" * 100 + "]" * 100, "!!set {a}", "!!omap [a: 1]", "2020-01-01", '"\\ud800"',
+)  # fmt: skip
+
+
+@pytest.mark.fault(47)
+def test_no_value_of_any_setting_is_a_fault_of_the_program(cli: Cli, in_tmp: Path) -> None:
+    for number, (key, default) in enumerate(flat_settings(Config()).items()):
+        for value in EXTREMES:
+            with contextlib.suppress(ConfigError):  # anything else would escape
+                load_config(settings=TINY, overrides=[f"{key}={value}"], env={})
+        # Too few steps for a curve: it ends with 2 whether the setting is right or wrong.
+        value = EXTREMES[number % len(EXTREMES)]
+        answer = cli("find-lr", "--num-iter", 1, "--set", f"{key}={value}")
+        assert answer.code == 2, (key, value, answer.err)
+        assert len(answer.err.splitlines()) == 1
+        assert len(answer.err) < 900
+        if isinstance(default, int | float) and not isinstance(default, bool):
+            for value in ("-1e300", "1e300"):
+                with pytest.raises(ConfigError, match=rf"Wrong settings: {re.escape(key)} = "):
+                    load_config(overrides=[f"{key}={value}"], env={})
+    assert tree(in_tmp) == []
+
+
+@pytest.mark.fault(47)
+def test_numbers_and_names_without_bound_are_refused(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for arguments in (
+        ["summary", "--set", "data.mean=[2, 2, 2]"],
+        ["summary", "--set", "data.mean=[1e308, 0, 0]"],
+        ["summary", "--set", ".".join("a" * 1500) + "=1"],
+        ["summary", "--set", "a" * 200_000 + "=1"],
+        ["summary", "--set", "seed=" + "[" * 1500],
+        ["preview-augs", "--epoch", "9" * 20],
+        ["preview-augs", "--index", "9" * 20],
+        ["misclassified", "--n", "9" * 20],
+        ["bench", "--seed", "9" * 20],
+        ["train", "--epochs", "9" * 20],
+        ["train", "--max-lr", "1e400"],
+        ["find-lr", "--end-lr", "1e400"],
+    ):
+        answer = cli(*arguments)
+        assert answer.code == 2, answer.err
+        assert len(answer.err) < 400
+    monkeypatch.setenv("CIFAR_RESNET_" + "__" * 1500, "1")
+    answer = cli("summary")
+    assert answer.code == 2
+    assert "Unknown environment variable" in answer.err
+
+
 @pytest.mark.fault(47)
 @pytest.mark.parametrize("rate", ["0", "-0.1", "nan", "inf", "fast"])
 def test_a_rate_that_is_no_positive_number_is_refused(cli: Cli, rate: str) -> None:
@@ -232,8 +288,8 @@ def test_an_lr_range_test_leaves_model_and_generators_as_they_were(form: str, en
 @pytest.mark.parametrize(
     ("more", "code", "word"),
     [
-        # Scaled by so little, every pixel is beyond float32, and the first loss is NaN.
-        (["--set", "data.std=[1e-44, 1e-44, 1e-44]"], 5, "after 0 steps"),
+        # The first step takes the weights so far that no loss after it is a number.
+        (["--start-lr", "1e36", "--end-lr", "1e37"], 5, "after 1 steps"),
         (["--num-iter", "5"], 2, "--num-iter 5"),
     ],
     ids=["no number", "too few"],

@@ -155,6 +155,26 @@ def test_a_killed_loader_process_ends_training_and_loses_nothing(
     goes_on(in_tmp, "--set", "data.workers=0")
 
 
+@pytest.mark.fault(23)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_is_heeded_while_a_loader_process_gives_nothing(
+    in_tmp: Path, number: int, code: int
+) -> None:
+    process = Running(in_tmp, "train", *LONG, *WORKERS)
+    process.wait_for(has_reported(in_tmp))
+    stopped = children(process.pid)
+    for child in stopped:
+        os.kill(child, signal.SIGSTOP)
+    time.sleep(0.5)  # by now it waits for them
+    started = time.monotonic()
+    process.kill(number)
+    assert process.end(15) == code
+    assert time.monotonic() - started < 10
+    assert "everything is saved" in process.text()
+    assert not any(Path(f"/proc/{child}").exists() for child in stopped)
+    goes_on(in_tmp)
+
+
 @pytest.mark.fault(27)
 def test_a_loss_that_becomes_nan_is_told_with_step_and_rate_and_best_stays(
     cli: Cli, in_tmp: Path

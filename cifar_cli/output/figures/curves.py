@@ -10,7 +10,16 @@ from pathlib import Path
 import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
-from cifar_cli.output.figures.style import BLUE, CYCLE, GREEN, LINES, ORANGE, VERMILION, new_figure
+from cifar_cli.output.figures.style import (
+    BLUE,
+    CYCLE,
+    GREEN,
+    LINES,
+    ORANGE,
+    VERMILION,
+    label,
+    new_figure,
+)  # fmt: skip
 from cifar_cli.rundir import EpochRecord, StepRecord
 
 MARKS = {"steepest": VERMILION, "valley": GREEN, "minimum/10": ORANGE}
@@ -31,7 +40,7 @@ def loss_and_accuracy(path: Path, runs: Sequence[RunCurves]) -> Path:
         loss, accuracy = figure.subplots(1, 2)
         for number, run in enumerate(runs):
             epochs = [r.epoch for r in run.epochs]
-            prefix = f"{run.name}: " if len(runs) > 1 else ""
+            prefix = f"{label(run.name)}: " if len(runs) > 1 else ""
             train_colour = CYCLE[number % len(CYCLE)]
             val_colour = train_colour if len(runs) > 1 else VERMILION
             marker = "o" if len(epochs) < 3 else None
@@ -82,7 +91,7 @@ def learning_rates(path: Path, runs: Sequence[RunCurves]) -> Path:
                 [s.lr for s in run.steps],
                 linestyle=LINES[number % len(LINES)],
                 color=CYCLE[number % len(CYCLE)],
-                label=run.name,
+                label=label(run.name),
             )
         axis.set(title="Learning rate", xlabel="step", ylabel="learning rate")
         axis.set_ylim(bottom=0)
@@ -103,7 +112,10 @@ def step_losses(path: Path, runs: Sequence[RunCurves]) -> Path:
             window = max(1, min(len(losses) // 10, 50))
             mean = np.convolve(losses, np.ones(window) / window, mode="valid")
             axis.plot(
-                steps[window - 1 :], mean, color=colour, label=f"{run.name}, mean of {window} steps"
+                steps[window - 1 :],
+                mean,
+                color=colour,
+                label=f"{label(run.name)}, mean of {window} steps",
             )
         axis.set(
             title="Training loss by step", xlabel="step", ylabel="cross entropy, mean per image"

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from cifar_cli.output.figures.style import GREY, new_figure
+from cifar_cli.output.figures.style import GREY, label, new_figure
 
 Images = npt.NDArray[np.uint8]
 CELL = 1.15
@@ -35,7 +35,7 @@ def sample_grid(
     rows = math.ceil(len(images) / columns)
     cell = CELL + (0.22 if labels else 0)
     with new_figure(path, max(3.6, columns * CELL), rows * cell + 0.45) as figure:
-        figure.suptitle(title, fontsize=11, fontweight="bold")
+        figure.suptitle(label(title, 90), fontsize=11, fontweight="bold")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for number, axis in enumerate(axes):
             if number >= len(images):
@@ -43,7 +43,7 @@ def sample_grid(
                 continue
             _show(axis, images[number])
             if labels:
-                axis.set_title(_short(labels[number]), fontsize=8.5, fontweight="normal", pad=3)
+                axis.set_title(label(labels[number], 12), fontsize=8.5, fontweight="normal", pad=3)
     return path
 
 
@@ -51,7 +51,7 @@ def augmentation_grid(path: Path, rows: Sequence[Images], names: Sequence[str], 
     """One row an augmentation, its name on the left; each row's images (N, H, W, 3)."""
     columns = max(len(row) for row in rows)
     with new_figure(path, 1.7 + columns * CELL, len(rows) * (CELL + 0.05) + 0.45) as figure:
-        figure.suptitle(title, fontsize=11, fontweight="bold")
+        figure.suptitle(label(title, 90), fontsize=11, fontweight="bold")
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for row, images, name in zip(grid, rows, names, strict=True):
             for number, axis in enumerate(row):
@@ -70,7 +70,7 @@ def mistake_gallery(path: Path, images: Images, captions: Sequence[Caption], tit
     columns = min(5, max(1, len(images)))
     rows = max(1, math.ceil(len(images) / columns))
     with new_figure(path, max(4.2, columns * 1.75), rows * 2.2 + 0.5) as figure:
-        figure.suptitle(title, fontsize=11, fontweight="bold")
+        figure.suptitle(label(title, 90), fontsize=11, fontweight="bold")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for number, axis in enumerate(axes):
             if number >= len(images):
@@ -78,11 +78,9 @@ def mistake_gallery(path: Path, images: Images, captions: Sequence[Caption], tit
                 continue
             caption = captions[number]
             _show(axis, images[number])
-            axis.set_title(
-                f"true: {_short(caption.true, 18)}", fontsize=9, fontweight="bold", pad=4
-            )
+            axis.set_title(f"true: {label(caption.true, 18)}", fontsize=9, fontweight="bold", pad=4)
             axis.set_xlabel(
-                f"predicted: {_short(caption.predicted, 18)}\n{caption.confidence:.0%} sure",
+                f"predicted: {label(caption.predicted, 18)}\n{caption.confidence:.0%} sure",
                 fontsize=9,
                 color="#A33B00",
                 labelpad=3,
@@ -96,10 +94,6 @@ def _columns(count: int) -> int:
     """About as wide as high, but a little wider; full rows where a near number makes them so."""
     best = min(count, max(4, math.ceil(math.sqrt(count * 1.6))))
     return next((c for c in (best, best - 1, best + 1) if c and count % c == 0), best)
-
-
-def _short(text: str, limit: int = 12) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _show(axis: Axes, image: npt.NDArray[Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar_cli.output.figures.style import BLUE, GREY, new_figure
+from cifar_cli.output.figures.style import BLUE, GREY, label, new_figure
 
 NUMBERS_UP_TO = 20
 BARS_UP_TO = 60
@@ -28,9 +28,13 @@ def confusion(
         axis.set(title=title, xlabel="predicted class", ylabel="true class")
         ticks = range(len(names)) if len(names) <= 60 else range(0, len(names), len(names) // 30)
         axis.set_xticks(
-            list(ticks), [names[i] for i in ticks], rotation=45, ha="right", rotation_mode="anchor"
+            list(ticks),
+            [label(names[i]) for i in ticks],
+            rotation=45,
+            ha="right",
+            rotation_mode="anchor",
         )
-        axis.set_yticks(list(ticks), [names[i] for i in ticks])
+        axis.set_yticks(list(ticks), [label(names[i]) for i in ticks])
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
         if len(names) <= NUMBERS_UP_TO:
@@ -64,7 +68,8 @@ def class_accuracy(
     with new_figure(path, 6.4, max(2.4, 0.32 * len(known) + 1.1)) as figure:
         axis = figure.subplots()
         values = [value for _, value in known]
-        bars = axis.barh([name for name, _ in known], values, color=BLUE, height=0.7)
+        bars = axis.barh(range(len(known)), values, color=BLUE, height=0.7)
+        axis.set_yticks(range(len(known)), [label(name) for name, _ in known])
         # A white ground keeps the line of the mean from running through a number.
         ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
         axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8.5, bbox=ground, zorder=3)

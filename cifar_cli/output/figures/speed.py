@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.ticker import FuncFormatter
 
 from cifar_cli.output.console import counted, duration
-from cifar_cli.output.figures.style import CYCLE, LINES, new_figure
+from cifar_cli.output.figures.style import CYCLE, LINES, label, new_figure
 
 Curve = Sequence[tuple[float, float]]
 
@@ -40,7 +40,7 @@ def accuracy_against_seconds(path: Path, recipes: Mapping[str, Sequence[Curve]])
                 color=colour,
                 linestyle=LINES[number % len(LINES)],
                 marker="o",
-                label=f"{name} ({runs}): {mean[-1][1]:.2%} after {duration(mean[-1][0])}",
+                label=f"{label(name)} ({runs}): {mean[-1][1]:.2%} after {duration(mean[-1][0])}",
             )
         axis.set(
             title="Accuracy against time",

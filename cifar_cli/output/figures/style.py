@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from cifar_cli.output.text import printable
 from cifar_cli.storage import atomic_file
 
 # Okabe and Ito, "Color Universal Design" (https://jfly.uni-koeln.de/color/).
@@ -46,9 +48,18 @@ STYLE: Any = {
 @contextmanager
 def new_figure(path: Path, width: float, height: float) -> Iterator[Figure]:
     """Yield a figure of `width` x `height` inches, and write it to `path` as PNG afterwards."""
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()  # not what a user has set
+        mpl.rcParams.update(STYLE)
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
         yield figure
-        with atomic_file(path) as temporary:
-            figure.savefig(temporary, format="png", metadata={"Software": None})
+        with atomic_file(path) as file:
+            figure.savefig(file, format="png", metadata={"Software": None})
+
+
+def label(text: str, limit: int = 40) -> str:
+    """A name from elsewhere as one short line that every font can draw."""
+    text = printable(text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

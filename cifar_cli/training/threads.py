@@ -1,0 +1,112 @@
+"""How many threads may compute at once: what the machine and its limits really give."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+PROCESS = Path("/proc/self")
+_LONGER_THAN_A_GRAIN = 2**16  # numbers for each thread, for torch to give all of them a share
+
+
+def limit_threads(wanted: int | None = None) -> int:
+    """Have torch compute with `wanted` threads (None: as many as it has), or with fewer if the
+    machine, a container or a limit of the process gives fewer.
+
+    Returns:
+        With how many it does.
+    """
+    count = min(wanted or torch.get_num_threads(), cpus(), quota(PROCESS), openmp_limit())
+    count = startable(max(1, count))
+    torch.set_num_threads(count)
+    # Its threads start now, and stay: one that could not be started later would end the process.
+    torch.empty(count * _LONGER_THAN_A_GRAIN, dtype=torch.uint8).fill_(1)
+    return count
+
+
+def cpus() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def openmp_limit() -> int:
+    """How large a team OpenMP gives, if it is asked for a large one.
+
+    torch's convolutions (oneDNN) take the team for as large as they asked for: with a smaller one
+    they wait for threads that are not there, or return gradients that are wrong. So no team may
+    be smaller because others are busy either (OMP_DYNAMIC).
+    """
+    with suppress(OSError, AttributeError):  # another kind of library, or none
+        openmp = ctypes.CDLL(None)
+        openmp.omp_set_dynamic(0)
+        nested: int = openmp.omp_get_max_active_levels()
+        limit: int = openmp.omp_get_thread_limit()
+        return limit if nested else 1
+    return 2**31 - 1
+
+
+def startable(count: int) -> int:
+    """How many of `count` threads, this one among them, the limits of processes and memory allow;
+    at least one."""
+    wait, started = threading.Event(), list[threading.Thread]()
+    try:
+        while len(started) < count - 1:
+            thread = threading.Thread(target=wait.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except (RuntimeError, MemoryError):
+        pass  # no more can be started
+    finally:
+        wait.set()
+        for thread in started:
+            thread.join()
+    return 1 + len(started)
+
+
+def quota(process: Path) -> int:
+    """Whole CPUs' worth of time that a container's quota allows (Linux); at least one.
+
+    Threads beyond it would wait for each other while the system makes one of them pause.
+
+    Args:
+        process: Folder that describes the process, as `/proc/self` does.
+    """
+    least = 2**31 - 1
+    for folder in _groups(process):
+        with suppress(OSError, ValueError):
+            if (both := folder / "cpu.max").is_file():  # version 2
+                time, period = both.read_text().split()
+            else:
+                time = (folder / "cpu.cfs_quota_us").read_text()
+                period = (folder / "cpu.cfs_period_us").read_text()
+            if float(time) > 0 and float(period) > 0:  # "max", or -1, without a quota
+                least = min(least, int(float(time) // float(period)))
+    return max(1, least)
+
+
+def _groups(process: Path) -> Iterator[Path]:
+    """Folders of the control groups that the process is in, each with those around it."""
+    with suppress(OSError, ValueError):
+        member: dict[str, str] = {}
+        for line in (process / "cgroup").read_text(errors="replace").splitlines():
+            _, controllers, path = line.split(":", 2)
+            member |= dict.fromkeys(controllers.split(","), path)
+        for line in (process / "mountinfo").read_text(errors="replace").splitlines():
+            about, _, kind = line.partition(" - ")
+            root, mounted = about.split()[3:5]
+            system, _, choices = kind.split()[:3]
+            controller = {"cgroup2": "", "cgroup": "cpu"}.get(system)
+            if controller is None or (controller and controller not in choices.split(",")):
+                continue
+            # Inside a container, what is mounted is its own group, whatever path it has outside.
+            path = member.get(controller, root)
+            inside = Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path()
+            yield from (Path(mounted) / part for part in (inside, *inside.parents))
