@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
+import signal
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Answer, tiny_config
+from processes import Running
 from stopped import FLAGS
 
+from cifar_cli import train
 from cifar_cli.analysis import bench as bench_module
+from cifar_cli.analysis import child
 from cifar_cli.analysis.bench import spread
 from cifar_cli.analysis.flops import training_flops
-from cifar_cli.config.loading import load_config, read_config
+from cifar_cli.config.loading import flat_settings, load_config, read_config
+from cifar_cli.errors import CheckpointError, StorageError
+from cifar_cli.rundir import RunDir
+from cifar_cli.storage import write_json
 
 Cli = Callable[..., Answer]
 
@@ -156,3 +167,79 @@ def test_recipes_take_turns_after_a_warm_up_each_and_are_seen_from_one_and_six_v
         ("b, seed 5", "whole"), ("a, seed 5", "whole"),
     ]  # fmt: skip
     assert [(r["accuracy"], r["accuracy_six_views"]) for r in found] == [(0.5, 0.6)] * 4
+
+
+@pytest.fixture(scope="module")
+def benched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run as `bench` leaves it, with figures that are made up."""
+    config = tiny_config(train__epochs=1)
+    run = RunDir(train(config, tmp_path_factory.mktemp("bench") / "demo-1").run_dir)
+    figures = dict.fromkeys(bench_module.FIGURES, 0.5)
+    write_json(run.path / "bench.json", {**figures, "settings": flat_settings(config)})
+    return run.path
+
+
+@pytest.mark.parametrize("name", ["bench.json", "result.json", "metrics.csv", "config.yaml"])
+def test_a_damaged_file_of_a_complete_run_is_told(benched: Path, tmp_path: Path, name: str) -> None:
+    assert bench_module.read_run("demo", 1, benched).accuracy == 0.5
+    sound = (benched / name).read_bytes()
+    damages = [b"", b"[" * 100_000, b"\xff", b"{}", b"[]", b"null", sound[: len(sound) // 2],
+               sound.replace(b"0.", b"NaN", 1), sound.replace(b"accuracy", b"x"),
+               sound.replace(b"0.5", b'"0.5"'), sound.replace(b"0.5", b"1e999"),
+               sound.replace(b": 10", b": -1"), sound.replace(b": 10", b": 1" + b"0" * 400),
+               sound.replace(b"settings", b"x"), b"9" * 200_000]  # fmt: skip
+    copy, told = tmp_path / "demo-1", 0
+    for damage in [d for d in damages if d != sound]:
+        shutil.copytree(benched, copy)
+        (copy / name).write_bytes(damage)
+        try:
+            bench_module.read_run("demo", 1, copy)
+        except CheckpointError:
+            told += 1
+        shutil.rmtree(copy)
+    assert told >= 6
+
+
+def test_bench_refuses_a_damaged_record_before_it_runs_anything(
+    benched: Path, cli: Cli, in_tmp: Path
+) -> None:
+    shutil.copytree(benched, in_tmp / "bench/demo-1")
+    (in_tmp / "bench/demo-1/bench.json").write_text("{")
+    answer = cli("bench", "demo", *FLAGS, "--runs", 2)
+    assert (answer.code, "demo-1/bench.json" in answer.err) == (4, True)
+    assert [p.name for p in (in_tmp / "bench").iterdir()] == ["demo-1"]
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, 6)]
+)
+def test_a_stop_of_bench_ends_its_training_and_a_killed_training_is_told(
+    in_tmp: Path, number: int, code: int
+) -> None:
+    process = Running(in_tmp, "bench", "demo", *FLAGS, "--runs", 1)
+    process.wait_for(lambda: children_of(process.pid))
+    (child,) = children_of(process.pid)
+    if number == signal.SIGKILL:
+        os.kill(child, number)
+    else:
+        process.kill(number)
+    assert process.end() == code, process.text()
+    assert not Path(f"/proc/{child}").exists()
+    told = "demo, seed 1: its process was killed by SIGKILL, as systems do for lack of memory"
+    assert (told in process.text()) == (number == signal.SIGKILL)
+
+
+def test_bench_says_that_there_is_no_place_for_temporary_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nowhere(**_: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", nowhere)
+    with pytest.raises(StorageError, match=r"No place for temporary files: .* by TMPDIR"):
+        child.call("demo, seed 1", ["recipes", "list"])

@@ -17,6 +17,7 @@ from conftest import tiny_config
 from PIL import Image
 
 from cifar_cli.analysis.evaluate import evaluate, predict
+from cifar_cli.cli.app import run as run_command
 from cifar_cli.config.loading import read_config
 from cifar_cli.data.sources import load_dataset
 from cifar_cli.errors import (
@@ -538,3 +539,77 @@ def test_half_a_line_at_the_end_of_the_steps_stops_nothing(in_tmp: Path) -> None
     train(tiny_config(), name="a", resume=True)
     found = [s.step for s in RunDir(Path("runs/a")).read_steps()]
     assert found[-4:] == [s.step for s in RunDir(whole.run_dir).read_steps()][-4:]
+
+
+def test_what_is_somebody_elses_is_not_taken_for_a_run(in_tmp: Path) -> None:
+    folder = Path("theirs")
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text("learning_rate: 0.1\n")
+    (folder / ".precious.abc.tmp").write_text("mine")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    for arguments in (["--recipe", "demo"], []):
+        with pytest.raises(CheckpointError, match="theirs holds files, but no run"):
+            train(tiny_config(), run_dir=folder, resume=True)
+        assert run_command(["train", "--resume", "--run-dir", "theirs", *arguments]) == 4
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    assert [p.name for p in in_tmp.iterdir()] == ["theirs"]
+
+
+def test_a_folder_that_a_process_left_that_was_killed_at_once_is_used(in_tmp: Path) -> None:
+    Path("a/checkpoints").mkdir(parents=True)
+    Path("a/.status.json.0123456789abcdef.tmp").write_text("{")
+    result = train(tiny_config(train__epochs=1), run_dir="a", resume=True)
+    assert result.run_dir == Path("a")
+    assert not list(Path("a").glob(".*"))
+
+
+def test_a_resume_sets_right_the_status_of_a_run_that_was_killed_after_its_result(
+    in_tmp: Path,
+) -> None:
+    run = RunDir(train(tiny_config(train__epochs=1), "a").run_dir)
+    run.write_status("running")
+    train(tiny_config(train__epochs=1), "a", resume=True)
+    assert run.noted_state == "completed"
+
+
+@pytest.mark.parametrize("name", ["result.json", "env.json", "status.json", "events.jsonl"])
+def test_a_damaged_side_file_costs_no_epoch(in_tmp: Path, name: str) -> None:
+    whole = train(tiny_config(), "whole")
+    with pytest.raises(Interrupted):
+        train(tiny_config(), "a", observer=StopAt(2, 1))
+    Path("a", name).write_text("[" * 100_000)
+    Path("a/steps.csv").write_text("garbage\nnan,nan,nan\n")
+    listener = StopAt(0, 0)
+    again = train(tiny_config(), "a", resume=True, observer=listener)
+    one, two = weights(whole.run_dir), weights(again.run_dir)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert any("steps.csv was damaged" in text for text in listener.messages)
+
+
+def test_a_place_for_checkpoints_that_is_none_is_found_before_the_first_step(in_tmp: Path) -> None:
+    class NoStep(Observer):
+        def stepped(self, epoch: int, step: int) -> None:
+            pytest.fail("a step was taken")
+
+    with pytest.raises(Interrupted):
+        train(tiny_config(), "a", observer=StopAt(1, 1))
+    Path("a/checkpoints").rename("a/elsewhere")
+    for put in (lambda p: p.symlink_to("nowhere"), lambda p: p.write_text("")):
+        place = Path("a/checkpoints")
+        put(place)
+        with pytest.raises(StorageError, match=r"Cannot write a/checkpoints"):
+            train(tiny_config(), "a", resume=True, observer=NoStep())
+        place.unlink()
+
+
+def test_a_resume_with_torch_compile_says_that_its_digits_may_differ(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model: model)  # which takes minutes
+    config = tiny_config(runtime__compile=True)
+    with pytest.raises(Interrupted):
+        train(config, "a", observer=StopAt(1, 1))
+    listener = StopAt(0, 0)
+    train(config, "a", resume=True, observer=listener)
+    (notice,) = [text for text in listener.messages if text.startswith("Not bit-identical")]
+    assert notice.endswith("because of: runtime.compile.")

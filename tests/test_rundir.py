@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,139 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="Cannot write"):
         create_run(tmp_path / "file" / "run")
+
+
+def test_of_runs_that_start_in_the_same_second_each_gets_a_folder_of_its_own(in_tmp: Path) -> None:
+    for there in (False, True):
+        path = in_tmp / f"there-{there}"
+        if there:  # without files, as a volume may be
+            path.mkdir()
+        with ThreadPoolExecutor(16) as pool:
+            runs = list(pool.map(create_run, [path] * 48))
+        assert len({run.path for run in runs}) == 48
+
+
+def test_exactly_the_folder_that_is_named_is_made_or_none(in_tmp: Path) -> None:
+    assert create_run(in_tmp / "a", exactly=True).path == in_tmp / "a"
+    with pytest.raises(ConfigError, match="a is taken"):
+        create_run(in_tmp / "a", exactly=True)
+    assert sorted(p.name for p in in_tmp.iterdir()) == ["a"]
+
+
+def test_whether_a_run_is_training_follows_from_its_lock(tmp_path: Path) -> None:
+    run = create_run(tmp_path / "a")
+    run.write_status("running")
+    assert not run.is_running  # it was killed
+    with run.locked():
+        assert run.is_running
+        with pytest.raises(ConfigError, match="Another process is training"), run.locked():
+            pass
+    assert not run.is_running
+    assert not RunDir(tmp_path / "nowhere").is_running
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def holes(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2**40)
+
+
+def zeros(path: Path) -> None:
+    path.write_bytes(bytes(1_000_000))
+
+
+def deep(path: Path) -> None:
+    path.write_text('{"a":' * 100_000)
+
+
+def long_cell(path: Path) -> None:
+    path.write_text("9" * 200_000)
+
+
+def not_utf8(path: Path) -> None:
+    path.write_bytes(b"\xff\xfe{}")
+
+
+@pytest.mark.parametrize(
+    "put",
+    [fifo, device, Path.mkdir, holes, zeros, deep, long_cell, not_utf8],
+    ids=lambda f: f.__name__,
+)
+def test_no_file_of_a_run_can_be_anything_else(tmp_path: Path, put: Callable[[Path], None]) -> None:
+    run = RunDir(tmp_path / "a")
+    run.path.mkdir()
+    for name in ("metrics.csv", "steps.csv", "status.json", "config.yaml", "events.jsonl"):
+        put(run.path / name)
+    reads: list[Callable[[], object]] = [
+        run.read_metrics, run.read_steps, run.read_config, lambda: run.read_json("status.json"),
+    ]  # fmt: skip
+    for read in reads:
+        with pytest.raises(CheckpointError, match="Cannot read") as caught:
+            read()
+        assert len(str(caught.value)) < 300
+    assert run.peek_json("status.json") == {}
+    assert run.noted_state == ""
+    assert not run.is_run
+    if put in (fifo, device, Path.mkdir):
+        with pytest.raises(StorageError, match=r"events\.jsonl: it is not a regular file"):
+            run.log("started")
+    assert run.trim_steps(0)  # what lies there is kept under another name
+    run.append_steps([StepRecord(0, 0.1, 2.0)])
+    assert run.read_steps() == [StepRecord(0, 0.1, 2.0)]
+    assert os.path.lexists(run.path / "damaged-steps.csv")
+
+
+def test_lines_are_not_appended_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "events.jsonl").symlink_to(tmp_path / "precious")
+    with pytest.raises(StorageError, match="not a regular file"):
+        RunDir(tmp_path).log("started")
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "line", ["nan,0.1,2", "3,nan,2", "3,0.1,inf", "3,0.1,1e999", "-3,0.1,2", "3.5,0.1,2",
+             "garbage", "", "3,0.1", "3,0.1,2,4", "3,0.1," + "9" * 200_000, "\0",
+             "9" * 5000 + ",1,1"],
+    ids=lambda line: line[:12] or "empty",
+)  # fmt: skip
+def test_damaged_lines_of_steps_are_left_out_of_what_is_kept(tmp_path: Path, line: str) -> None:
+    run = RunDir(tmp_path)
+    run.append_steps([StepRecord(s, 0.1, 2.0) for s in range(3)])
+    whole = (tmp_path / "steps.csv").read_text()
+    with (tmp_path / "steps.csv").open("a") as file:
+        file.write(f"{line}\n3,0.1,1\n")
+    damaged = (tmp_path / "steps.csv").read_text()
+    with pytest.raises(CheckpointError, match=r"Cannot read .*steps\.csv: the line"):
+        run.read_steps()
+    assert run.trim_steps(3)
+    assert (tmp_path / "steps.csv").read_text() == whole
+    assert (tmp_path / "damaged-steps.csv").read_text() == damaged
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1.5", "9" * 200_000])
+def test_an_accuracy_that_is_none_is_told(tmp_path: Path, value: str) -> None:
+    run = RunDir(tmp_path)
+    run.write_metrics([RECORD])
+    text = (tmp_path / "metrics.csv").read_text()
+    (tmp_path / "metrics.csv").write_text(text.replace("0.4", value, 1))
+    with pytest.raises(
+        CheckpointError, match=r"Cannot read .*metrics\.csv: the line .* is damaged"
+    ):
+        run.read_metrics()
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": NaN}', "[1]", "1", "null", "", '{"a": 1' + "0" * 5000 + "}"]
+)
+def test_json_of_another_kind_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"Cannot read .*result\.json"):
+        RunDir(tmp_path).read_json("result.json")

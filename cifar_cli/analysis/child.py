@@ -17,9 +17,8 @@ from cifar_cli.config.loading import without_settings
 from cifar_cli.errors import CifarError, Interrupted, OutOfMemoryError
 from cifar_cli.training.temporary import temporary_folder
 
-# How a terminal, a shell or a scheduler stops a program. SIGINT is Python's own, and SIGHUP is not
-# everywhere.
-STOPS = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))]
+# How a terminal, a shell or a scheduler stops a program. Not every system has all.
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 GRACE = 30.0
 """Seconds in which a child that is told to stop may save."""
 # What the system sends for lack of memory; SIGBUS for lack of shared memory.
@@ -40,12 +39,13 @@ def call(title: str, arguments: list[str]) -> tuple[dict[str, Any], dict[str, An
         Interrupted: This process was told to stop.
     """
     command = [sys.executable, "-m", "cifar_cli", *arguments, "--json", "--quiet"]
-    with temporary_folder() as folder, _stops_raise(title):
+    with temporary_folder() as folder, _Stops(title) as stops:
         started = time.perf_counter()
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
             environment = without_settings(os.environ)  # the configuration has them
             process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
             try:
+                stops.arm()
                 _, status, used = os.wait4(process.pid, 0)
             except BaseException:
                 _stop(process)
@@ -63,24 +63,43 @@ def call(title: str, arguments: list[str]) -> tuple[dict[str, Any], dict[str, An
     }
 
 
-@contextmanager
-def _stops_raise(title: str) -> Iterator[None]:
-    """Let the signals that would end this process at once raise an error (main thread only)."""
+class _Stops:
+    """Signals that end this process raise an error instead, so that no child is left behind.
 
-    def stop(number: int, _: object) -> NoReturn:
-        for other in STOPS:
-            signal.signal(other, signal.SIG_IGN)  # once is enough
-        raise Interrupted(f"Stopped while {title} ran. Run bench again to continue.", number)
+    In the main thread only. A signal that is ignored, as by `nohup`, stays ignored.
+    """
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in STOPS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._number: int | None = None
+        self._is_armed = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _Stops:
+        if threading.current_thread() is threading.main_thread():
+            heard = [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heard}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def arm(self) -> None:
+        """Raise from now on, and at once if a signal came while the child was being started."""
+        self._is_armed = True
+        if self._number is not None:
+            self._raise(self._number)
+
+    def _note(self, number: int, _: object) -> None:
+        self._number = number
+        if self._is_armed:
+            self._raise(number)
+
+    def _raise(self, number: int) -> NoReturn:
+        for other in self._before:
+            signal.signal(other, signal.SIG_IGN)  # once is enough: the child has its time limit
+        raise Interrupted(f"Stopped while {self.title} ran. Run bench again to continue.", number)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -107,6 +126,6 @@ def _failure(title: str, code: int, said: str) -> CifarError:
         return OutOfMemoryError(
             f"{message}, as systems do for lack of memory. Free some memory, or run less at once."
         )
-    if number in (signal.SIGINT, *STOPS):
+    if number in STOPS:
         return Interrupted(f"{message}.", number)
     return CifarError(f"{message}. Run that command by itself to see why.")

@@ -126,7 +126,8 @@ class SpeedResnet(nn.Module):
             )
         )
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
-        nn.init.normal_(self.head.weight)  # as logits are divided by the width
+        if not self.head.weight.is_meta:  # of which torch takes seconds to draw nothing
+            nn.init.normal_(self.head.weight)  # as logits are divided by the width
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images, float (B, 3, S, S), to logits, float (B, num_classes)."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from cifar_cli.config import Config
 from cifar_cli.config.loading import build_config
 from cifar_cli.errors import CheckpointError, ConfigError
+from cifar_cli.models import build_model
 from cifar_cli.storage import storage_errors, write_bytes
 from cifar_cli.training.averaging import SlowWeights, averaged
 from cifar_cli.training.document import FORMAT, VERSION, Optimizer, Training, check_document
@@ -108,20 +109,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
             content = read_archive(path, _others(path))
         document = check_document(content, str(path))
         config = build_config(document.config)
+        weights = {_PREFIX.sub("", name): tensor for name, tensor in document.weights.items()}
+        with torch.device("meta"):  # which takes no memory, however wide it is
+            network = build_model(config.model, len(document.class_names), config.data.image_size)
+        _check_weights(path, network, weights)
     except FileNotFoundError:
         raise CheckpointError(f"There is no checkpoint {path}. {_others(path)}") from None
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except RecursionError:
         raise CheckpointError(f"{path} is nested too deeply for a checkpoint.") from None
-    return Checkpoint(
-        path,
-        config,
-        tuple(document.class_names),
-        {_PREFIX.sub("", name): tensor for name, tensor in document.weights.items()},
-        document.data,
-        document.training,
-    )
+    names = tuple(document.class_names)
+    return Checkpoint(path, config, names, weights, document.data, document.training)
 
 
 def load_newest(path: Path) -> Checkpoint | None:
@@ -210,7 +209,12 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: They belong to another network; the first that differ are named.
     """
-    own, found = model.state_dict(), checkpoint.weights
+    _check_weights(checkpoint.path, model, checkpoint.weights)
+    model.load_state_dict(checkpoint.weights)
+
+
+def _check_weights(path: Path, model: nn.Module, found: dict[str, Tensor]) -> None:
+    own = model.state_dict()
     differing = [
         f"{name} is {_shape(found.get(name))} in the file, {_shape(own.get(name))} in the network"
         for name in dict.fromkeys([*own, *found])
@@ -219,9 +223,8 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     if differing:
         more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise CheckpointError(
-            f"{checkpoint.path} belongs to another network: {'; '.join(differing[:3])}{more}."
+            f"{path} belongs to another network: {'; '.join(differing[:3])}{more}."
         )
-    model.load_state_dict(found)
 
 
 def _others(path: Path) -> str:
@@ -231,4 +234,7 @@ def _others(path: Path) -> str:
 
 
 def _shape(tensor: Tensor | None) -> str:
-    return "missing" if tensor is None else "x".join(map(str, tensor.shape)) or "a number"
+    if tensor is None:
+        return "missing"
+    kind = "" if tensor.is_floating_point() else " of whole numbers"
+    return ("x".join(map(str, tensor.shape)) or "a number") + kind

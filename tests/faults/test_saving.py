@@ -268,3 +268,16 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(
     answer = cli("train", "--resume", "--run-dir", "a", "--set", f"data.workers={after}")
     assert answer.code == 0, answer.err
     assert same_run(RunDir(whole.run_dir), RunDir(Path("a")))
+
+
+@pytest.mark.fault(1)
+def test_a_killed_process_with_loader_processes_leaves_no_lock(in_tmp: Path) -> None:
+    run = RunDir(in_tmp / "a")
+    workers = ["--set", "augment.form=albumentations", "--set", "data.workers=2"]
+    process = Running(in_tmp, "train", *FLAGS, "--epochs", 400, *workers, "--run-dir", "a")
+    process.wait_for(run.last.exists)
+    assert run.is_running
+    process.kill()
+    process.process.join()
+    assert not run.is_running  # at once, though loader processes take a moment to see it
+    assert run.noted_state == "running"
