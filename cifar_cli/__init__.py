@@ -14,6 +14,7 @@ stays instant::
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 TYPE_CHECKING = False  # that of typing takes longer to import than all of this
 
@@ -30,6 +31,24 @@ _HOMES = {
 # Read by torch when it comes up: large pages for large tensors, where the system has them (Linux).
 # Steps whose activations are made anew each time wait less for memory; see doc/speed.md.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
+def _spare_threads() -> None:
+    """Have numpy's OpenBLAS start no threads if the process has limits that it might meet.
+
+    It interrupts the whole process when it cannot start one, and nothing here needs them.
+    """
+    with suppress(ImportError):  # Windows
+        import resource
+
+        processes, memory = (
+            resource.getrlimit(limit)[0] for limit in (resource.RLIMIT_NPROC, resource.RLIMIT_AS)
+        )
+        if 0 <= processes < 1000 or memory != resource.RLIM_INFINITY:
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+_spare_threads()
 
 if TYPE_CHECKING:
     from typing import Any

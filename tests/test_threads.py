@@ -115,6 +115,15 @@ def test_threads_that_cannot_be_started_are_not_counted(monkeypatch: pytest.Monk
     assert threading.active_count() == before
 
 
+def test_room_is_left_for_both_threads_that_torch_starts_for_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads, "cpus", lambda: 3)
+    for can_start, expected in ((5, 3), (4, 2), (3, 2), (2, 1), (1, 1)):
+        monkeypatch.setattr(threads, "startable", lambda count, most=can_start: min(count, most))
+        assert limit_threads(3) == torch.get_num_threads() == expected
+
+
 GRADIENT = """
 import torch
 from cifar_cli.training import threads

@@ -37,6 +37,7 @@ LIMIT_SECONDS = 120.0
 DATA_LIMIT_SECONDS = 900.0
 """For reading all images."""
 INSTALL = "Install anew: pip install --force-reinstall cifar-resnet (or make setup)."
+MORE_MEMORY = "Close other programs, or allow more memory (ulimit -v, the container's limit)."
 MORE_THREADS = "Allow more processes (ulimit -u), or more memory (ulimit -v)."
 
 
@@ -133,6 +134,8 @@ def _carry_out(name: str, look: Callable[[], Found], remedy: str, code: int) -> 
         # Most messages say themselves what to do, after what is wrong.
         what, *own = re.split(r"(?<=\.) (?=[A-Z])", str(error), maxsplit=1)
         return Check(name, False, what, own[0] if own else remedy, error.exit_code)
+    except MemoryError:
+        return Check(name, False, "There is not enough memory for it.", MORE_MEMORY, 6)
     except Exception as error:  # whatever a broken installation raises is what is looked for
         return Check(name, False, f"{type(error).__name__}: {error}", remedy, code)
     detail, hint = (found, "") if isinstance(found, str) else found

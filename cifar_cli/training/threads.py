@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,9 +24,10 @@ def limit_threads(wanted: int | None = None) -> int:
         With how many it does.
     """
     count = min(wanted or torch.get_num_threads(), cpus(), quota(PROCESS), openmp_limit())
-    count = startable(max(1, count))
+    # torch starts two threads for each but the first: one of OpenMP, and one of XNNPACK.
+    count = (startable(2 * max(1, count) - 1) + 1) // 2
     torch.set_num_threads(count)
-    # Its threads start now, and stay: one that could not be started later would end the process.
+    # They start now, and stay: one that could not be started later would end the process.
     torch.empty(count * _LONGER_THAN_A_GRAIN, dtype=torch.uint8).fill_(1)
     return count
 
@@ -68,7 +70,17 @@ def startable(count: int) -> int:
         wait.set()
         for thread in started:
             thread.join()
+        _wait_until_gone(started)
     return 1 + len(started)
+
+
+def _wait_until_gone(threads: list[threading.Thread]) -> None:
+    """Wait until the system (Linux) counts no ended thread any more, which takes a moment."""
+    deadline = time.monotonic() + 1
+    while any((PROCESS / "task" / str(thread.native_id)).exists() for thread in threads):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.0005)
 
 
 def quota(process: Path) -> int:
