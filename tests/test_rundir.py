@@ -278,3 +278,13 @@ def test_json_of_another_kind_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"Cannot read .*result\.json"):
         RunDir(tmp_path).read_json("result.json")
+
+
+def test_appending_to_a_copy_that_hard_links_made_leaves_the_original(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.log("started")
+    (tmp_path / "backup").hardlink_to(tmp_path / "events.jsonl")
+    before = (tmp_path / "backup").read_text()
+    run.log("epoch")
+    assert (tmp_path / "backup").read_text() == before
+    assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 2

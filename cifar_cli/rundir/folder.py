@@ -17,7 +17,7 @@ from cifar_cli.config import Config
 from cifar_cli.config.loading import build_config
 from cifar_cli.config.strict_yaml import MAX_BYTES, parse_yaml
 from cifar_cli.errors import CheckpointError, ConfigError
-from cifar_cli.rundir.reading import append_text, read_json_object, read_regular, reason_of
+from cifar_cli.rundir.reading import append_text, read_json_object, reason_of
 from cifar_cli.rundir.records import (
     MAX_TABLE,
     EpochRecord,
@@ -26,7 +26,13 @@ from cifar_cli.rundir.records import (
     parse_table,
     table_text,
 )
-from cifar_cli.storage import remove_temporary, storage_errors, write_json, write_text
+from cifar_cli.storage import (
+    read_regular,
+    remove_temporary,
+    storage_errors,
+    write_json,
+    write_text,
+)
 
 # What a file system without locks on folders answers.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL)
@@ -192,7 +198,7 @@ class RunDir:
     def log(self, event: str, **details: Any) -> None:
         """Append one line to `events.jsonl`."""
         line = json.dumps({"time": _now(), "event": event, **details})
-        append_text(self.path / "events.jsonl", line + "\n")
+        append_text(self.path / "events.jsonl", line + "\n", MAX_TABLE)
 
     def write_metrics(self, records: Sequence[EpochRecord]) -> None:
         """Write `metrics.csv` anew, each epoch once."""
@@ -210,7 +216,7 @@ class RunDir:
         """Append to `steps.csv`, which `trim_steps` has looked at before."""
         path = self.path / "steps.csv"
         if os.path.lexists(path):
-            append_text(path, "".join(map(line_of, records)))
+            append_text(path, "".join(map(line_of, records)), MAX_TABLE)
         else:
             write_text(path, table_text(records, StepRecord))
 

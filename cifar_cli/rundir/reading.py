@@ -1,68 +1,39 @@
-"""Files that may hold anything: only regular ones of a bounded size are opened."""
+"""The small files of a run, which may hold anything: JSON, and lines that are appended."""
 
 from __future__ import annotations
 
 import errno
 import json
-import os
-import stat
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
-from cifar_cli.storage import storage_errors
+from cifar_cli.storage import (
+    is_replaceable,
+    open_own,
+    read_regular,
+    storage_errors,
+    write_bytes,
+)
 
 MAX_JSON = 4 * 2**20
-# A FIFO that nobody writes to would block; on Windows neither of the two exists, or is needed.
-_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_APPEND = (
-    os.O_WRONLY | os.O_APPEND | os.O_CREAT
-    | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-)  # fmt: skip
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading; the caller closes it.
+def append_text(path: Path, text: str, limit: int) -> None:
+    """Append UTF-8 text to a regular file, which is made if it is missing.
 
-    Raises:
-        OSError: There is none, or what lies there is a folder, a FIFO or a device.
-    """
-    _check_regular(path.stat(), path)  # opening a device may have effects of its own
-    descriptor = os.open(path, _READ)
-    try:
-        _check_regular(os.fstat(descriptor), path)
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
-def read_regular(path: Path, limit: int) -> bytes:
-    """Read a regular file of at most `limit` bytes.
-
-    Raises:
-        OSError: As of `open_regular`, or it is larger.
-    """
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        data = file.read(limit + 1) if size <= limit else b""
-    if max(size, len(data)) > limit:
-        what = f"it has {max(size, len(data)):,} bytes, and {limit:,} are the most"
-        raise OSError(errno.EFBIG, what, os.fspath(path))
-    return data
-
-
-def append_text(path: Path, text: str) -> None:
-    """Append UTF-8 text to a regular file, which is made if it is missing; links are not followed.
+    Links are not written through: a symbolic one is refused, and a file that has a second name, as
+    in a copy that hard links made, becomes one of its own, if it has at most `limit` bytes.
 
     Raises:
         StorageError: It cannot be written.
     """
     with storage_errors(path):
-        if os.path.lexists(path):
-            _check_regular(path.lstat(), path)
-        descriptor = os.open(path, _APPEND, 0o666)
-        with os.fdopen(descriptor, "ab") as file:
-            _check_regular(os.fstat(descriptor), path)
+        if not is_replaceable(path):
+            raise OSError(errno.EINVAL, "it is not a regular file", path)
+        if path.exists() and path.stat().st_nlink > 1:
+            write_bytes(path, read_regular(path, limit) + text.encode())
+            return
+        with open_own(path, append=True) as file:
             file.write(text.encode())
 
 
@@ -70,7 +41,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        OSError: The file cannot be read; see `read_regular`.
+        OSError: The file cannot be read; see `storage.read_regular`.
         ValueError: It holds something else; NaN and infinity are no JSON.
     """
     data = read_regular(path, MAX_JSON)
@@ -86,11 +57,6 @@ def read_json_object(path: Path) -> dict[str, Any]:
 def reason_of(error: OSError | ValueError) -> str:
     """Why a file could not be read, for a message that names it."""
     return (error.strerror or str(error)) if isinstance(error, OSError) else f"{error!s:.100}"
-
-
-def _check_regular(status: os.stat_result, path: Path) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
 
 
 def _no_number(text: str) -> NoReturn:

@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from cifar_cli.errors import CheckpointError, OutOfMemoryError
-from cifar_cli.rundir.reading import open_regular, reason_of
+from cifar_cli.rundir.reading import reason_of
+from cifar_cli.storage import open_regular
 from cifar_cli.training.runtime import memory_errors
 
 # The end record of a zip archive; its last two bytes are the length of the comment that follows.
@@ -94,7 +95,8 @@ def _sealed_bytes(path: Path, others: str) -> bytes:
     except OSError as error:
         if error.errno == errno.ENOENT:
             raise
-        kind = DamagedError if error.errno == errno.EINVAL else CheckpointError
+        is_damage = error.errno in (errno.EINVAL, errno.EISDIR)  # no regular file
+        kind = DamagedError if is_damage else CheckpointError
         raise kind(f"Cannot read {path}: {reason_of(error)}. {others}") from error
     what = "is damaged: its checksum does not fit" if size else "is empty"
     raise DamagedError(f"{path} {what}. {others}")
