@@ -98,10 +98,14 @@ def test_bench_runs_recipes_and_keeps_what_is_complete(cli: Cli, in_tmp: Path) -
     assert "bench/a-1 was run with other settings: train.label_smoothing 0.0, not 0.1." in other.err
 
 
-def test_a_run_that_was_interrupted_is_begun_anew(cli: Cli, in_tmp: Path) -> None:
+def test_an_interrupted_run_is_repeated_with_the_settings_as_they_are(
+    cli: Cli, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # As a bench leaves it that is interrupted while it trains.
     assert cli("train", "--recipe", "demo", *FLAGS, "--run-dir", "bench/demo-1").code == 0
     (in_tmp / "bench/demo-1/result.json").unlink()
+    monkeypatch.setenv("CIFAR_RESNET_TRAIN__EPOCHS", "3")  # which --set goes before
+    monkeypatch.setenv("CIFAR_RESNET_OPTIM__WEIGHT_DECAY", "0.5")
     answer = cli("bench", "demo", *FLAGS, "--set", "train.epochs=1", "--runs", 1, "--json")
     assert answer.code == 0, answer.err
     ours, aside = sorted(p for p in (in_tmp / "bench").iterdir() if p.is_dir())
@@ -109,6 +113,8 @@ def test_a_run_that_was_interrupted_is_begun_anew(cli: Cli, in_tmp: Path) -> Non
     assert aside.name.startswith("demo-1-unfinished-")
     assert (aside / "checkpoints/last.pt").is_file()  # it may be somebody's own
     assert len(answer.json["runs"][0]["curve"]) == 1
+    ran = read_config(ours / "config.yaml")
+    assert (ran.train.epochs, ran.optim.weight_decay) == (1, 0.5)
 
 
 def test_bench_sees_what_is_in_the_way_before_it_runs_anything(cli: Cli, in_tmp: Path) -> None:
@@ -120,17 +126,6 @@ def test_bench_sees_what_is_in_the_way_before_it_runs_anything(cli: Cli, in_tmp:
     assert not (in_tmp / "bench/demo-1").exists()
     answer = cli("bench", "demo", *FLAGS, "--out", "b", "--runs", 2, "--seed", 2**31 - 1)
     assert (answer.code, "'--seed': 2147483647 is not in the range" in answer.err) == (2, True)
-
-
-def test_bench_hands_its_settings_on_as_they_are(
-    cli: Cli, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CIFAR_RESNET_TRAIN__EPOCHS", "3")  # which --set goes before
-    monkeypatch.setenv("CIFAR_RESNET_OPTIM__WEIGHT_DECAY", "0.5")
-    answer = cli("bench", "demo", *FLAGS, "--set", "train.epochs=1", "--runs", 1, "--seed", 4)
-    assert answer.code == 0, answer.err
-    ran = read_config(in_tmp / "bench/demo-4/config.yaml")
-    assert (ran.train.epochs, ran.optim.weight_decay, ran.seed) == (1, 0.5, 4)
 
 
 def test_a_run_that_fails_ends_bench_with_its_own_code(cli: Cli, in_tmp: Path) -> None:

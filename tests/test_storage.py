@@ -73,8 +73,9 @@ def test_what_is_replaced_is_kept_also_where_there_are_no_links(
     def no_links(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(os, "link", no_links)
-    write_bytes(path, b"3", keep)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", no_links)
+        write_bytes(path, b"3", keep)
     assert (path.read_bytes(), keep.read_bytes()) == (b"3", b"2")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "before"]
 

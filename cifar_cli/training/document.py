@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainValidator,
     ValidationError,
     model_validator,
 )
@@ -68,6 +69,13 @@ def _cpu_rng_state(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def _name(value: object) -> str:
+    """A text; also of bytes that are not UTF-8, as the name of a class folder may be."""
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise ValueError(f"input should be a valid string of at most {MAX_TEXT:,} characters")
+    return value
+
+
 def _plain_values(value: Any, depth: int = 0) -> Any:
     """Settings as YAML could hold them; what each may be, the configuration's schema knows."""
     if depth > MAX_DEPTH:
@@ -93,7 +101,7 @@ def _plain_values(value: Any, depth: int = 0) -> Any:
 PlainTensor = Annotated[Tensor, AfterValidator(_plain_tensor)]
 Numbers = Annotated[PlainTensor, AfterValidator(_numbers)]
 RngState = Annotated[PlainTensor, AfterValidator(_rng_state), AfterValidator(_one_dimensional)]
-Name = Annotated[str, Field(max_length=MAX_TEXT)]
+Name = Annotated[str, PlainValidator(_name)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Quantity = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
