@@ -71,10 +71,10 @@ def lines(
         f"{soak['seconds']:.0f} s in all.\n"
     )
     yield (
-        f"A run of two epochs was also broken at each of the {soak['calls']} calls by which it makes, "
-        "moves, syncs or removes a file, once by SIGKILL and once by a full disk, and resumed: "
-        f"**{soak['faults_at_calls'] or 'no'} faults**; each resume goes on in the same folder to "
-        "bit-identical weights.\n"
+        f"A run of two epochs was also broken at each of the {soak['calls']} calls by which it "
+        "makes, moves, syncs or removes a file, once by SIGKILL and once by a full disk, and "
+        f"resumed: {len(soak['faults_at_calls'])} faults; each resume goes on in the same "
+        "folder to bit-identical weights.\n"
     )
     yield "## Attacks\n"
     yield from fuzz_lines(fuzz)
