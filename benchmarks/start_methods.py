@@ -3,7 +3,7 @@
 python benchmarks/start_methods.py [--rounds 2] [--out FILE.json]
 
 2,000 images of `shapes`, a narrow network, seven epochs of which the first is left out; each run
-is a process of its own, in the order A B C C B A.
+is a process of its own, in the order A B C C B A, after one that is not counted.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def main() -> None:
     arguments = parser.parse_args()
     methods = multiprocessing.get_all_start_methods()
     found: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
+    seconds(methods[0])  # a warm-up: it reads the files from disk
     for turn in range(arguments.rounds):
         for method in methods if turn % 2 == 0 else reversed(methods):
             found[method].append(seconds(method))
