@@ -75,7 +75,7 @@ def test_there_are_no_more_processes_than_batches() -> None:
 @posix
 def test_stops_do_not_reach_them(pair: TrainLoader) -> None:
     for process in processes(pair):
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             process.send_signal(number)
     assert len(list(pair.epoch(1))) == 3
 

@@ -21,6 +21,11 @@ from numpy.typing import NDArray
 
 from cifar_cli.errors import CifarError
 
+STOPS = [
+    number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))
+]
+"""What is for the process that trains to answer; Windows has no SIGHUP."""
+WITHOUT = "Try --set data.workers=0."
 READY = 0
 """Ticket of the reply that says that a process can take requests."""
 
@@ -78,8 +83,8 @@ def map_arrays(memory: mmap.mmap, layout: Layout) -> Shared:
 
 def main(setup: dict[str, Any]) -> None:
     """Answer requests until standard input ends, as it does with the process that trains."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # a stop is for the process that trains
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # whatever a library prints must not be taken for a reply
     try:
@@ -128,5 +133,5 @@ def _told(error: Exception) -> tuple[str, str]:
     if isinstance(error, CifarError):
         return type(error).__name__, str(error)
     if isinstance(error, MemoryError):
-        return "OutOfMemoryError", "A loader process has no memory left. Use --set data.workers=0."
+        return "OutOfMemoryError", f"A loader process has no memory left. {WITHOUT}"
     return "", f"{type(error).__name__}: {error}"

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from cifar_cli import errors
 from cifar_cli.config import Config
+from cifar_cli.data.shared_memory import SharedMemory
 from cifar_cli.data.types import ImageSet
-from cifar_cli.data.worker import READY, Layout, map_arrays
-from cifar_cli.errors import ConfigError, OutOfMemoryError, StorageError
+from cifar_cli.data.worker import READY, STOPS, WITHOUT, Layout, map_arrays
+from cifar_cli.errors import ConfigError, OutOfMemoryError
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
 AHEAD = 2
 """Batches that each process is asked for before the first of them is wanted."""
 PATIENCE_SECONDS = 300.0
 """A process that has given no batch for so long is taken to be stuck."""
 STOP_SECONDS = 5.0
 """The same after a stop was asked for."""
-WITHOUT = "Try --set data.workers=0."
 # The module search path comes first: -P keeps files of the current folder from being taken for
 # modules of the standard library.
 _PROGRAM = """
@@ -76,7 +72,7 @@ class WorkerPool:
         self.ticket = READY
         self.is_stopping: Callable[[], bool] = lambda: False
         """Whether a stop was asked for, after which no wait is a long one."""
-        memory = _Memory(layout.size)
+        memory = SharedMemory(layout.size)
         self.shared = map_arrays(memory.map, layout)
         self.shared.images[:] = images.images.numpy()
         self.shared.indices[:] = images.indices.numpy()
@@ -244,54 +240,10 @@ class _Worker:
                 stream.close()  # type: ignore[union-attr]
 
 
-def _end(workers: list[_Worker], memory: _Memory) -> None:
+def _end(workers: list[_Worker], memory: SharedMemory) -> None:
     for worker in workers:
         worker.end()
     memory.forget()
-
-
-class _Memory:
-    """Bytes that a child process can map too, by `name`, for `open`.
-
-    On Linux they have no name in any folder, and so need neither a temporary folder nor /dev/shm,
-    which is small in containers.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.path: Path | None = None
-        try:
-            if hasattr(os, "memfd_create"):
-                self.descriptor = os.memfd_create("cifar-resnet-images")
-                # Memory that is lacking is an error now, not a signal when it is written to.
-                os.posix_fallocate(self.descriptor, 0, size)
-            else:
-                self.descriptor, path = tempfile.mkstemp(prefix="cifar-resnet-images-")
-                self.path = Path(path)
-                os.truncate(self.descriptor, size)
-            self.map = mmap.mmap(self.descriptor, size)
-        except (OSError, ValueError) as error:
-            self.forget()
-            kind = StorageError if self.path else OutOfMemoryError
-            raise kind(
-                f"Loader processes need {size / 10**6:,.0f} MB to share images: {error}. {WITHOUT}"
-            ) from error
-
-    @property
-    def name(self) -> int | str:
-        return str(self.path) if self.path else self.descriptor
-
-    @property
-    def descriptors(self) -> tuple[int, ...]:
-        """What a child process has to inherit."""
-        return () if self.path else (self.descriptor,)
-
-    def forget(self) -> None:
-        """Give up the name; the memory itself goes with the last array that looks at it."""
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
-        if self.path:
-            with suppress(OSError):
-                self.path.unlink()
 
 
 @contextmanager
