@@ -181,16 +181,17 @@ def bound_cases(rng: random.Random) -> Iterator[Case]:
 def name_cases(folder: Path, images: Path, run: Path, tiny: list[str]) -> Iterator[Case]:
     """Names of classes, files, runs and recipes, through every command that meets them."""
     for number, name in enumerate(NAMES):
+        named = name.replace("/", "|")  # what a file can be called
         place = folder / "names" / str(number)
         data = place / "images"
         shutil.copytree(images, data)
         for split in ("train", "test"):
-            (data / split / "dog").rename(data / split / f"d{name}")
+            (data / split / "dog").rename(data / split / f"d{named}")
             first = min((data / split / "cat").iterdir())
-            first.rename(first.with_name(f"f{name}.png"))
-        own = place / f"r{name}"
+            first.rename(first.with_name(f"f{named}.png"))
+        own = place / f"r{named}"
         shutil.copytree(run, own)
-        recipe = place / f"c{name}.yaml"
+        recipe = place / f"c{named}.yaml"
         shutil.copy(run / "config.yaml", recipe)
         trained = place / "run"
         commands = [
@@ -205,14 +206,14 @@ def name_cases(folder: Path, images: Path, run: Path, tiny: list[str]) -> Iterat
             ["plot", str(own)],
             ["plot", str(own), "--json"],
             ["summary", "--depth", "1", "--recipe", str(recipe)],
-            ["recipes", "copy", "demo", str(place / f"k{name}.yaml")],
-            ["train", *tiny, "--recipe", str(recipe), "--run-dir", str(place / f"n{name}")],
+            ["recipes", "copy", "demo", str(place / f"k{named}.yaml")],
+            ["train", *tiny, "--recipe", str(recipe), "--run-dir", str(place / f"n{named}")],
             ["evaluate", name], ["train", "--resume", "--name", name, *tiny], ["plot", f"no{name}"],
             ["recipes", "show", name], ["summary", "--set", f"seed={name}"], [name],
         ]  # fmt: skip
         broken = place / "broken"
         shutil.copytree(data, broken)
-        (broken / "train" / "cat" / f"f{name}.png").write_bytes(b"not an image")
+        (broken / "train" / "cat" / f"f{named}.png").write_bytes(b"not an image")
         commands.append(["evaluate", str(trained), "--data", str(broken)])
         for command in commands:
             yield command[0] if command[0] != name else "a word", command

@@ -71,6 +71,22 @@ class Running:
         return self.output.read_text() if self.output.exists() else ""
 
 
+def ends(condition: Callable[[], bool]) -> bool:
+    """Whether something comes about within 20 s."""
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked about does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def _main(
     folder: Path,
     arguments: list[str],

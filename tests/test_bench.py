@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import Answer, tiny_config
-from processes import Running
+from processes import Running, ends, is_alive
 from stopped import FLAGS
 
 from cifar_cli import train
@@ -227,6 +227,17 @@ def test_a_stop_of_bench_ends_its_training_and_a_killed_training_is_told(
     assert not Path(f"/proc/{child}").exists()
     told = "demo, seed 1: its process was killed by SIGKILL, as systems do for lack of memory"
     assert (told in process.text()) == (number == signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a child is not told")
+def test_a_training_does_not_outlive_a_bench_that_is_killed(in_tmp: Path) -> None:
+    process = Running(in_tmp, "bench", "demo", *FLAGS, "--runs", 1)
+    process.wait_for(lambda: children_of(process.pid))
+    (child,) = children_of(process.pid)
+    process.wait_for(lambda: b"cifar_cli" in Path(f"/proc/{child}/cmdline").read_bytes())
+    process.kill()
+    assert process.end() == 137
+    assert ends(lambda: not is_alive(child))
 
 
 def test_bench_says_that_there_is_no_place_for_temporary_files(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import pickle
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -255,6 +257,22 @@ def test_a_check_that_cannot_be_started_is_a_cross(in_tmp: Path) -> None:
     assert (check.ok, check.exit_code) == (False, 6)
     assert "can't start new thread" in check.detail
     assert "ulimit -u" in check.remedy
+
+
+def test_libraries_for_which_memory_lacks_are_no_fault_of_the_installation(
+    monkeypatch: pytest.MonkeyPatch, in_tmp: Path
+) -> None:
+    real = importlib.import_module
+
+    def load(name: str) -> ModuleType:
+        if name == "torch":
+            raise ImportError("libtorch.so: failed to map segment from shared object")
+        return real(name)
+
+    monkeypatch.setattr(importlib, "import_module", load)
+    checks = list(doctor.examine(tiny_config(), in_tmp, lambda *_: None))
+    assert [(check.name, check.exit_code) for check in checks] == [("versions", 6)]
+    assert "ulimit -v" in checks[0].remedy
 
 
 def test_the_wrong_albumentations(tmp_path: Path) -> None:

@@ -63,6 +63,16 @@ def test_a_bad_source_is_passed_over(
     assert download_archive(tmp_path).read_bytes() == CONTENT
 
 
+def test_an_address_of_a_file_is_read_and_that_of_a_fifo_passed_over(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "copy").write_bytes(CONTENT)
+    mirrors = [(tmp_path / name).as_uri() for name in ("fifo", "copy")]
+    monkeypatch.setenv("CIFAR_RESNET_MIRROR", ",".join(mirrors))
+    assert download_archive(tmp_path / "home").read_bytes() == CONTENT
+
+
 def test_a_broken_download_is_resumed_where_it_broke_off(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

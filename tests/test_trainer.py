@@ -142,6 +142,32 @@ def test_it_stops_after_the_step_at_hand_and_goes_on_from_there() -> None:
         assert torch.equal(a, b)
 
 
+def test_a_stop_while_an_epoch_is_validated_does_not_wait_for_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = tiny_config()
+    train, val = random_images(70), random_images(20, seed=1)
+    monkeypatch.setitem(EVAL_BATCH, "cpu", 8)
+    whole, records, _ = run(config, train, val)
+    state, loader, seen = fresh(config), TrainLoader(train, config, CPU), []
+
+    def is_stopping() -> bool:
+        seen.append((state.epoch, state.step))
+        return len(seen) == 2
+
+    loader.heed(is_stopping)
+    assert list(train_epochs(state, loader, val, config)) == [None]
+    assert seen == [(1, 3), (1, 3)], "asked after the first and the second of three batches"
+    assert state.history == []
+    loader.heed(lambda: False)
+    rest = [ended[0] for ended in train_epochs(state, loader, val, config) if ended]
+    assert [(r.train_loss, r.val_accuracy) for r in rest] == [
+        (r.train_loss, r.val_accuracy) for r in records
+    ]
+    for a, b in zip(whole.model.parameters(), state.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_a_loss_that_is_no_number_ends_training_with_its_place() -> None:
     config = tiny_config(optim__max_lr=100, schedule__div_factor=1)
     state = fresh(config)
@@ -167,7 +193,7 @@ def test_losses_that_are_looked_at_late_end_training_before_anything_is_saved(
             next(train_epochs(state, loader, val, config))
         assert state.history == []
     nothing = torch.full((10, 10), math.nan)
-    monkeypatch.setattr(trainer_module, "predict_logits", lambda *_: nothing)
+    monkeypatch.setattr(trainer_module, "predict_logits", lambda *_, **__: nothing)
     state = fresh(config)
     with pytest.raises(DivergedError, match="The validation loss became nan in epoch 1, step 3"):
         list(train_epochs(state, loader, val, config))

@@ -36,7 +36,8 @@ def call(title: str, arguments: list[str]) -> tuple[dict[str, Any], dict[str, An
         CifarError: It failed; with its own message and exit code.
         Interrupted: This process was told to stop.
     """
-    command = [sys.executable, "-m", "cifar_cli", *arguments, "--json", "--quiet"]
+    program = f"from cifar_cli.__main__ import main; main(parent={os.getpid()})"
+    command = [sys.executable, "-P", "-c", program, *arguments, "--json", "--quiet"]
     with temporary_folder() as folder, _Stops(title) as stops:
         started = time.perf_counter()
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:

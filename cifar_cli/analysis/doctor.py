@@ -7,8 +7,6 @@ the faults to be found.
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 import os
 import platform
 import re
@@ -21,8 +19,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cifar_cli.analysis.versions import check_versions
 from cifar_cli.config import Config
-from cifar_cli.errors import CifarError, ConfigError, DataError, StorageError
+from cifar_cli.errors import (
+    CifarError,
+    ConfigError,
+    DataError,
+    OutOfMemoryError,
+    StorageError,
+    is_out_of_memory,
+)
 from cifar_cli.storage import atomic_file, check_place
 from cifar_cli.training.temporary import SET_ONE, name_temporary_folder
 
@@ -31,7 +37,6 @@ RUN_BYTES = 400 * 10**6
 """The baseline's last, previous and best checkpoint, and the one that is being written."""
 DATA_BYTES = 600 * 10**6
 """The archive of CIFAR-10 and its decoded images, and the copy that is being written."""
-IMPORT_NAMES = {"pyyaml": "yaml", "pillow": "PIL"}
 LIMIT_SECONDS = 120.0
 """For one check. Most take a second; on a slow machine, importing torch takes half a minute."""
 DATA_LIMIT_SECONDS = 900.0
@@ -73,7 +78,10 @@ def examine(
     for done, (name, (look, remedy, code)) in enumerate(checks.items()):
         on_check("Checking", done, len(checks))
         limit = DATA_LIMIT_SECONDS if name == "data" else LIMIT_SECONDS
-        yield _in_time(name, look, remedy, code, limit)
+        check = _in_time(name, look, remedy, code, limit)
+        yield check
+        if name == "versions" and check.exit_code == OutOfMemoryError.exit_code:
+            return  # what cannot be loaded once would only fail again, in other words
 
 
 def _in_time(name: str, look: Callable[[], Found], remedy: str, code: int, limit: float) -> Check:
@@ -134,65 +142,19 @@ def _carry_out(name: str, look: Callable[[], Found], remedy: str, code: int) -> 
         # Most messages say themselves what to do, after what is wrong.
         what, *own = re.split(r"(?<=\.) (?=[A-Z])", str(error), maxsplit=1)
         return Check(name, False, what, own[0] if own else remedy, error.exit_code)
-    except MemoryError:
-        return Check(name, False, "There is not enough memory for it.", MORE_MEMORY, 6)
     except Exception as error:  # whatever a broken installation raises is what is looked for
+        if is_out_of_memory(error):
+            what = "There is not enough memory for it."
+            return Check(name, False, what, MORE_MEMORY, OutOfMemoryError.exit_code)
         return Check(name, False, f"{type(error).__name__}: {error}", remedy, code)
     detail, hint = (found, "") if isinstance(found, str) else found
     return Check(name, True, detail, hint)
 
 
 def _versions() -> Found:
-    problems = []
-    for requirement in _requirements("cifar-resnet"):
-        problems += _unmet(requirement)
-    for requirement in _requirements("torchvision"):
-        if requirement.startswith("torch"):
-            problems += [f"torchvision needs {requirement}: {p}" for p in _unmet(requirement)]
-    if problems:
-        raise ConfigError("; ".join(problems) + ".")
-    import torch
-    import torchvision
-
-    # An operation of torchvision's own library, which loads for the torch that it was built for.
-    torchvision.ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
+    found = check_versions()
     _albumentations()
-    names = ("torch", "torchvision", "albumentations", "torch-lr-finder", "torchinfo")
-    found = [f"{name} {importlib.metadata.version(name)}" for name in names]
-    return ", ".join([f"Python {platform.python_version()}", *found])
-
-
-def _requirements(package: str) -> list[str]:
-    """What an installed package needs, without extras."""
-    try:
-        needed = importlib.metadata.requires(package) or []
-    except importlib.metadata.PackageNotFoundError:
-        return []
-    return [text for text in needed if "extra ==" not in text]
-
-
-def _unmet(requirement: str) -> list[str]:
-    """What is wrong with a requirement such as `torch>=2.10`; only >= and == are looked at."""
-    name = re.split(r"[^\w.-]", requirement)[0]
-    try:
-        version = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return [f"{name} is not installed"]
-    for relation, wanted in re.findall(r"(>=|==)\s*([\d.]+)", requirement):
-        least, here = _numbers(wanted), _numbers(version)
-        if (here < least) if relation == ">=" else (here[: len(least)] != least):
-            return [f"{name} {version} is installed, {relation} {wanted} is needed"]
-    try:
-        importlib.import_module(IMPORT_NAMES.get(name, name.replace("-", "_")))
-    except Exception as error:  # a broken package raises anything
-        return [f"{name} {version} cannot be imported ({type(error).__name__}: {error})"]
-    return []
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    leading = re.match(r"[\d.]*", version)
-    assert leading is not None
-    return tuple(int(part) for part in leading[0].split(".") if part)
+    return found
 
 
 def _device(config: Config) -> Found:

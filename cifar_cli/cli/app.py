@@ -24,7 +24,7 @@ from cifar_cli.cli.stopping import Stopping
 from cifar_cli.cli.summary import summary
 from cifar_cli.cli.train import train
 from cifar_cli.errors import path_problem
-from cifar_cli.output.streams import own_streams
+from cifar_cli.output.streams import own_streams, plain_warnings
 from cifar_cli.output.text import printable
 
 app = typer.Typer(
@@ -71,7 +71,7 @@ def _main(
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; every error ends as one message on stderr."""
-    with own_streams(), Stopping() as stopping:
+    with own_streams(), plain_warnings(), Stopping() as stopping:
         return _run(sys.argv[1:] if arguments is None else arguments, stopping)
 
 

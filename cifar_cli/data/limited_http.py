@@ -12,7 +12,10 @@ import socket
 import time
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from cifar_cli.storage import open_regular
 
 # Of status lines, headers and answers that lead elsewhere; a real one has about one kilobyte.
 HEAD_BYTES = 2**20
@@ -66,13 +69,21 @@ def open_url(request: urllib.request.Request, limit: Limit) -> Any:
         urllib.request.UnknownHandler(),
         _http_handler(limit),
         _https_handler(limit),
-        urllib.request.FileHandler(),
+        _FileHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPRedirectHandler(),
         urllib.request.HTTPErrorProcessor(),
     ):
         opener.add_handler(handler)
     return opener.open(request, timeout=limit.seconds_left())
+
+
+class _FileHandler(urllib.request.FileHandler):
+    """`file:` addresses of regular files: a FIFO or a device would hold everything up."""
+
+    def open_local_file(self, request: urllib.request.Request) -> Any:
+        open_regular(Path(urllib.request.url2pathname(request.selector))).close()
+        return super().open_local_file(request)
 
 
 class _LimitedReader(io.RawIOBase):

@@ -70,6 +70,7 @@ class TrainLoader:
         self.batch_size = config.train.batch_size
         self.seed = config.seed
         self.device = device
+        self.is_stopping: Callable[[], bool] = lambda: False
         self.normalise = Normalise(config.data.mean, config.data.std, config.runtime.channels_last)
         by_image = config.augment.form == "albumentations"
         # Albumentations works on the CPU; everything else is fastest where the network is.
@@ -102,7 +103,8 @@ class TrainLoader:
             self.pool.wait_until_ready()
 
     def heed(self, is_stopping: Callable[[], bool]) -> None:
-        """Wait for loader processes for a few seconds at most once `is_stopping()` is true."""
+        """Once `is_stopping()` is true, wait for loader processes for a few seconds at most."""
+        self.is_stopping = is_stopping
         if self.pool:
             self.pool.is_stopping = is_stopping
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cifar_cli.locking import exclusive
 from cifar_cli.models.c_source import EXPORTED, c_source
 
 COMPILERS = ("gcc", "cc")  # the first one that is there
@@ -151,28 +152,13 @@ def _load(folder: Path, opened: int, name: str) -> ctypes.CDLL:
 
 @contextmanager
 def _alone(opened: int, deadline: float) -> Iterator[bool]:
-    """Be the only process that compiles in a folder; False if its file system has no locks.
-
-    The system takes the lock back however the process ends.
-    """
-    import fcntl
-
+    """Be the only process that compiles in a folder; False if its file system has no locks."""
     lock = os.open(".", os.O_RDONLY | os.O_CLOEXEC, dir_fd=opened)
     try:
-        is_alone = None
-        while is_alone is None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                is_alone = True
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise _UnusableError("another process takes too long to compile it") from None
-                time.sleep(0.05)
-            except OSError:
-                is_alone = False
-        yield is_alone
-    finally:
-        os.close(lock)
+        with exclusive(lock, deadline - time.monotonic()) as is_alone:
+            yield is_alone
+    except BlockingIOError:
+        raise _UnusableError("another process takes too long to compile it") from None
 
 
 def _digest(content: bytes) -> str:

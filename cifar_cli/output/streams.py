@@ -12,12 +12,13 @@ import io
 import os
 import select
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 from cifar_cli.errors import StorageError
-from cifar_cli.output.text import NEAREST
+from cifar_cli.output.text import NEAREST, printable
 
 # The reader of a pipe has seen enough; the descriptor is closed; the terminal is gone.
 _NOBODY_READS = (errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ENXIO)
@@ -43,6 +44,21 @@ def own_streams() -> Iterator[None]:
             yield
         finally:
             sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Print what Python and libraries warn of as one line each, without lines of their code."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        print(printable(f"Warning: {' '.join(str(message).split())}"), file=sys.stderr)
+
+    before = warnings.showwarning
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 class Stream(io.TextIOBase):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import time
@@ -17,6 +16,7 @@ from cifar_cli.config import Config
 from cifar_cli.config.loading import build_config
 from cifar_cli.config.strict_yaml import MAX_BYTES, parse_yaml
 from cifar_cli.errors import CheckpointError, ConfigError
+from cifar_cli.locking import exclusive
 from cifar_cli.rundir.reading import append_text, read_json_object, reason_of
 from cifar_cli.rundir.records import (
     MAX_TABLE,
@@ -34,9 +34,7 @@ from cifar_cli.storage import (
     write_text,
 )
 
-# What a file system without locks on folders answers.
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL)
-LOCK_TRIES, LOCK_PAUSE = 10, 0.05  # seconds; whoever asks who trains here holds it for a moment
+LOCK_SECONDS = 0.5  # whoever asks who trains here holds the lock for a moment
 SCHEMA_VERSION = 1
 STATES = ("running", "completed", "interrupted", "failed")
 Row = TypeVar("Row", EpochRecord, StepRecord)
@@ -102,7 +100,7 @@ class RunDir:
     def is_running(self) -> bool:
         """Whether a process trains here now, which the lock shows, whatever the status says."""
         try:
-            with self._lock(1):
+            with self._lock(0):
                 return False
         except BlockingIOError:
             return True
@@ -120,7 +118,7 @@ class RunDir:
         """
         with ExitStack() as stack:
             try:
-                stack.enter_context(self._lock(LOCK_TRIES))
+                stack.enter_context(self._lock(LOCK_SECONDS))
             except BlockingIOError:
                 raise ConfigError(
                     f"Another process is training in {self.path}. Wait for it, or choose another "
@@ -129,29 +127,13 @@ class RunDir:
             yield
 
     @contextmanager
-    def _lock(self, tries: int) -> Iterator[None]:
+    def _lock(self, seconds: float) -> Iterator[None]:
         if os.name != "posix":
             yield
             return
-        import fcntl
-
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            for left in range(tries - 1, -1, -1):
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if not left:
-                        raise
-                    time.sleep(LOCK_PAUSE)
-                except OSError as error:
-                    if error.errno not in NO_LOCKS:
-                        raise
-                    break
+        with exclusive(descriptor, seconds):
             yield
-        finally:
-            os.close(descriptor)
 
     def check_place(self) -> None:
         """Find out before training whether checkpoints can be written.

@@ -41,7 +41,7 @@ def predict_logits(
         config: Normalisation, layout and precision.
         device: Where the model is.
         forward: How to call the model (such as with test-time augmentation); None: the model.
-        on_batch: Called with the images done and the images in all.
+        on_batch: Called with the images done and the images in all; may raise to end it.
     """
     was_training = model.training
     model.eval()

@@ -69,8 +69,9 @@ def train_epochs(
     """Train to the last epoch, yielding each epoch's record and steps as it ends.
 
     Where `pause()` is true after a step, None is yielded, with `state` at that step: the moment
-    to save it, or to end. If a stop was asked for and loader processes give no batch, it is the
-    last thing that is yielded. Synchronises with a GPU once an epoch, and at a pause.
+    to save it, or to end. If a stop was asked for (`loader.is_stopping`) and loader processes give
+    no batch, or the epoch is being validated, it is the last thing that is yielded. Synchronises
+    with a GPU once an epoch, and at a pause.
 
     Raises:
         DivergedError: A loss or a gradient is not finite.
@@ -110,6 +111,9 @@ def train_epochs(
         steps = _step_records(state, loader, config, total)
         state.seconds = time.perf_counter() - started  # a GPU has done its steps only now
         record = _finish_epoch(state, steps, loader, val, config, started)
+        if record is None:
+            yield None
+            return
         state.history.append(record)
         state.epoch += 1
         state.restart_epoch()
@@ -178,13 +182,23 @@ def _finish_epoch(
     val: ImageSet,
     config: Config,
     started: float,
-) -> EpochRecord:
+) -> EpochRecord | None:
+    """The epoch's figures; None if a stop was asked for before they were there."""
+
+    def heed(done: int, count: int) -> None:
+        if done < count and loader.is_stopping():
+            raise StoppedWaitingError
+
     images = len(loader.images)
     sizes = [loader.batch_size] * (loader.steps - 1)
     sizes.append(images - sum(sizes))
     train_loss = sum(s.train_loss * n for s, n in zip(steps, sizes, strict=True)) / images
     assert state.correct is not None
-    scores = score(predict_logits(state.model, val, config, loader.device), val.labels)
+    try:
+        logits = predict_logits(state.model, val, config, loader.device, on_batch=heed)
+    except StoppedWaitingError:
+        return None
+    scores = score(logits, val.labels)
     if not math.isfinite(scores.loss):
         what = "The validation loss"
         raise _diverged(what, scores.loss, state.epoch, state.step, steps[-1].lr)

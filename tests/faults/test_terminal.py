@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from PIL import Image
 from cifar_cli.cli.failures import explain
 from cifar_cli.output.bench_table import bench_table
 from cifar_cli.output.console import Screen, print_json
-from cifar_cli.output.streams import Stream
+from cifar_cli.output.streams import Stream, plain_warnings
 from cifar_cli.output.text import NEAREST, printable
 
 Cli = Callable[..., Answer]
@@ -322,7 +323,8 @@ def test_paths_with_a_tilde_mean_the_home_folder_everywhere(
 
 
 def test_figures_are_drawn_whatever_a_user_has_set_for_others(trained: Path, in_tmp: Path) -> None:
-    (in_tmp / "matplotlibrc").write_text("text.usetex: True\nfont.size: x\n\x1b[2J: 3\n")
+    settings = b"text.usetex: True\nfont.size: x\n\x1b[2J: 3\n\xff\n"
+    (in_tmp / "matplotlibrc").write_bytes(settings)
     environment = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     found = subprocess.run(
         [*COMMAND, "plot", str(trained), "--out", "o"],
@@ -330,3 +332,10 @@ def test_figures_are_drawn_whatever_a_user_has_set_for_others(trained: Path, in_
     )  # fmt: skip
     assert (found.returncode, found.stderr) == (0, "")
     assert len(tree(in_tmp / "o")) == 3
+
+
+def test_a_warning_of_a_library_is_one_safe_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings(), plain_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("a\n  b \x1b[2J", stacklevel=1)
+    assert capsys.readouterr() == ("", "Warning: a b \\x1b[2J\n")

@@ -1,0 +1,83 @@
+"""A process that stands before the program where memory is limited, and tells how it ended.
+
+Libraries of compiled code end the whole process where they get no memory: by exit code 1, by
+SIGABRT or SIGSEGV, and none of it can be caught. So under a limit of the address space the program
+goes on in a child, and what is left behind waits for it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from cifar_cli.cli.stopping import SIGNALS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LIBRARIES_CODES = (1, 127)
+_LIBRARIES_SIGNALS = [
+    getattr(signal, name) for name in ("SIGABRT", "SIGSEGV", "SIGBUS") if hasattr(signal, name)
+]
+
+
+def guarded(program: Callable[[], int], tell: Callable[[], int]) -> int:
+    """Run the program, in a child where memory is limited (Linux); its exit code.
+
+    Args:
+        program: Returns the exit code, unless a library ends the process.
+        tell: Says that memory ran out, and returns the exit code of that.
+    """
+    if not _is_limited():
+        return program()
+    ours, theirs = os.pipe()
+    heard = {*SIGNALS, signal.SIGCHLD}
+    before, parent = signal.pthread_sigmask(signal.SIG_BLOCK, heard), os.getpid()
+    child = os.fork()
+    if not child:
+        os.close(ours)
+        end_with(parent)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        code = program()
+        os.write(theirs, b"x")  # which a library does not
+        return code
+    os.close(theirs)
+    code = _exit_code(child, heard)
+    if not os.read(ours, 1) and (code in _LIBRARIES_CODES or -code in _LIBRARIES_SIGNALS):
+        return tell()
+    return code if code >= 0 else 128 - code
+
+
+def _exit_code(child: int, heard: set[signal.Signals]) -> int:
+    """That of a child, to which signals are passed on; the negative number of one that ended it."""
+    while True:
+        received = signal.sigwaitinfo(heard)
+        if received.si_signo == signal.SIGCHLD:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+        elif received.si_code <= 0:  # from a process: what a terminal sends goes to both
+            os.kill(child, received.si_signo)
+
+
+def end_with(parent: int) -> None:
+    """Have SIGTERM sent to this process when its parent, of that number, ends (Linux)."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
+    except (AttributeError, ImportError, OSError):
+        return
+    if os.getppid() != parent:  # it has ended already
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _is_limited() -> bool:
+    if not hasattr(signal, "sigwaitinfo"):
+        return False
+    try:
+        import resource
+    except ImportError:  # Windows
+        return False
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY

@@ -1,0 +1,92 @@
+"""The process that stands before the program where memory is limited: how each end is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import ends, is_alive
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no guard")
+
+GUARDED = """
+import ctypes, os, resource, signal, sys, time
+from cifar_cli.cli.guard import guarded
+resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+
+def leave(number, _):
+    print("child", number, flush=True)
+    sys.exit(100 + number)
+
+def program():
+    {program}
+
+sys.exit(guarded(program, lambda: print("no memory") or 6))
+"""
+
+
+def start(program: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", GUARDED.replace("{program}", program)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "said"),
+    [
+        ("return 0", 0, ""),
+        ("return 1", 1, ""),
+        ("return 4", 4, ""),
+        ("os._exit(143)", 143, ""),
+        ("os._exit(1)", 6, "no memory\n"),
+        ("os.abort()", 6, "no memory\n"),
+        ("ctypes.string_at(0)", 6, "no memory\n"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 137, ""),
+    ],
+)
+def test_an_end_by_a_library_is_told_apart_from_the_programs_own(
+    program: str, code: int, said: str
+) -> None:
+    process = start(program)
+    assert (process.communicate(timeout=60)[0], process.returncode) == (said, code)
+
+
+WAIT = "signal.signal(signal.SIGTERM, leave); print(os.getpid(), flush=True); time.sleep(60)"
+
+
+def test_a_signal_to_it_is_passed_on() -> None:
+    process = start(WAIT)
+    assert process.stdout
+    child = int(process.stdout.readline())
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60)[0] == "child 15\n"
+    assert (process.returncode, Path(f"/proc/{child}").exists()) == (115, False)
+
+
+def test_the_program_does_not_outlive_it() -> None:
+    process = start(WAIT)
+    assert process.stdout
+    child = int(process.stdout.readline())
+    process.kill()
+    assert process.communicate(timeout=60)[0] == "child 15\n"
+    assert ends(lambda: not is_alive(child))
+
+
+@pytest.mark.parametrize("limit", [60, 110])
+def test_libraries_that_get_no_memory_end_as_one_message(tmp_path: Path, limit: int) -> None:
+    limited = ["sh", "-c", f'ulimit -v {limit * 1024}; exec "$@"', "sh", sys.executable]
+    found = subprocess.run(
+        [*limited, "-m", "cifar_cli", "plot", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert (found.returncode, found.stderr.count("Error: ")) == (6, 1), found.stderr
+    assert "Out of memory" in found.stderr
