@@ -178,7 +178,9 @@ def bound_cases(rng: random.Random) -> Iterator[Case]:
         yield key.split(".")[0], ["summary", "--depth", "1", "--json", "--set", f"{key}={value}"]
 
 
-def name_cases(folder: Path, images: Path, run: Path, tiny: list[str]) -> Iterator[Case]:
+def name_cases(
+    folder: Path, images: Path, run: Path, tiny: list[str], steps: list[str]
+) -> Iterator[Case]:
     """Names of classes, files, runs and recipes, through every command that meets them."""
     for number, name in enumerate(NAMES):
         named = name.replace("/", "|")  # what a file can be called
@@ -201,7 +203,7 @@ def name_cases(folder: Path, images: Path, run: Path, tiny: list[str]) -> Iterat
             ["misclassified", str(trained), "--out", str(place / "wrong")],
             ["misclassified", str(trained), "--json"],
             ["preview-augs", "--data", str(data), "--out", str(place / "augs")],
-            ["find-lr", *tiny, "--data", str(data), "--num-iter", "18", "--out", str(place / "lr")],
+            ["find-lr", *steps, "--data", str(data), "--num-iter", "18", "--out", str(place / "lr")],
             ["doctor", "--data", str(data), "--run-dir", str(own)],
             ["plot", str(own)],
             ["plot", str(own), "--json"],

@@ -35,11 +35,12 @@ SMALL = {
     "model.width": 8, "data.image_size": 64, "train.epochs": 1, "train.batch_size": 512,
     "data.workers": 0, "runtime.threads": 2, "data.limit_train": 64, "data.limit_val": 64,
 }  # fmt: skip
-TINY = [
+TINY_STEPS = [
     "--data", "shapes", "--device", "cpu", "--set", "model.width=1", "--limit-train", "32",
-    "--limit-val", "32", "--epochs", "1", "--set", "train.batch_size=16",
-    "--set", "augment.form=tensor", "--set", "optim.max_lr=0.01", "--set", "data.image_size=32",
+    "--set", "train.batch_size=16", "--set", "augment.form=tensor", "--set", "optim.max_lr=0.01",
+    "--set", "data.image_size=32",
 ]  # fmt: skip
+TINY = [*TINY_STEPS, "--limit-val", "32", "--epochs", "1"]
 WORDS = (
     "", "auto", "null", "true", "off", "nan", ".inf", "-.inf", "1e400", "1e-3", "0x1f", "010",
     "1:30", "~", "~no-such-user/x", ".", "/dev/null", "/dev/null/x", "a b", "ü", "\U0001f600", "'",
@@ -215,7 +216,7 @@ def argument_cases(word: str, run_dir: str) -> tuple[list[str], ...]:
         ["evaluate", run_dir, "--out", word], ["evaluate", run_dir, "--data", word],
         ["evaluate", run_dir, "--split", word], ["evaluate", run_dir, "--device", word],
         ["evaluate", run_dir, "--data-dir", word], ["misclassified", run_dir, "--n", word],
-        ["find-lr", *TINY[:8], "--num-iter", word], ["find-lr", "--end-lr", word],
+        ["find-lr", *TINY_STEPS, "--num-iter", word], ["find-lr", "--end-lr", word],
         ["preview-augs", "--index", word], ["recipes", "copy", "demo", word],
     )  # fmt: skip
 
@@ -356,7 +357,7 @@ def main() -> None:
 
         material, rng = make_material(folder), random.Random(arguments.seed)
         images, trained, fewer = material.images, material.run, arguments.count * 2 // 5
-        every_name = attacks.name_cases(folder, images, trained, TINY)
+        every_name = attacks.name_cases(folder, images, trained, TINY, TINY_STEPS)
         found = {
             what: count_outcomes(cases, count, report)
             for what, cases, count in (

@@ -13,8 +13,9 @@ import torch
 from conftest import tiny_config
 
 from cifar_cli.training import threads
+from cifar_cli.training.control_groups import cpu_quota, memory
 from cifar_cli.training.runtime import prepare_runtime
-from cifar_cli.training.threads import cpus, limit_threads, quota, startable
+from cifar_cli.training.threads import cpus, limit_threads, startable
 
 MANY = 2**31 - 1
 MOUNTS = """\
@@ -32,7 +33,7 @@ def process_in(folder: Path, kind: str, root: str, group: str, limits: dict[str,
         (mounted / name).parent.mkdir(parents=True, exist_ok=True)
         (mounted / name).write_text(content + "\n")
     process = folder / "self"
-    process.mkdir()
+    process.mkdir(parents=True)
     line = f"0::{group}" if kind == V2 else f"4:memory:/m\n3:cpu,cpuacct:{group}\n0::/"
     (process / "cgroup").write_text(line + "\n")
     (process / "mountinfo").write_text(MOUNTS.format(root=root, mounted=mounted, kind=kind))
@@ -64,14 +65,26 @@ def process_in(folder: Path, kind: str, root: str, group: str, limits: dict[str,
 def test_a_quota_counts_as_whole_cpus(
     kind: str, root: str, group: str, limits: dict[str, str], expected: int, tmp_path: Path
 ) -> None:
-    assert quota(process_in(tmp_path, kind, root, group, limits)) == expected
+    assert cpu_quota(process_in(tmp_path, kind, root, group, limits)) == expected
 
 
 def test_without_control_groups_there_is_no_quota(tmp_path: Path) -> None:
-    assert quota(tmp_path) == MANY
+    assert cpu_quota(tmp_path) == MANY
     (tmp_path / "cgroup").write_bytes(b"\xff\n::\n")
     (tmp_path / "mountinfo").write_text("short - x\n")
-    assert quota(tmp_path) == MANY
+    assert cpu_quota(tmp_path) == MANY
+
+
+def test_memory_is_what_a_container_leaves_of_the_machines(tmp_path: Path) -> None:
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = {"a/b/memory.max": "max", "a/memory.max": "300000", "memory.max": "500000"}
+    assert memory(process_in(tmp_path / "two", V2, "/", "/a/b", limits)) == 300_000
+    old = process_in(tmp_path / "one", V1, "/", "/", {"m/memory.limit_in_bytes": "200000"})
+    mounts = old / "mountinfo"
+    here = str(tmp_path / "one/cgroup")
+    mounts.write_text(mounts.read_text().replace("/sys/fs/cgroup/memory", here))
+    assert memory(old) == 200_000
+    assert memory(process_in(tmp_path / "none", V2, "/", "/", {})) == machine
 
 
 def test_a_quota_lowers_what_is_asked_for_and_torchs_own_choice(

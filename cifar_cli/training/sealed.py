@@ -15,6 +15,7 @@ import torch
 from cifar_cli.errors import CheckpointError, OutOfMemoryError
 from cifar_cli.rundir.reading import reason_of
 from cifar_cli.storage import open_regular
+from cifar_cli.training.control_groups import PROCESS, memory
 from cifar_cli.training.runtime import memory_errors
 
 # The end record of a zip archive; its last two bytes are the length of the comment that follows.
@@ -86,7 +87,7 @@ def _sealed_bytes(path: Path, others: str) -> bytes:
             file.seek(max(0, size - _END_BYTES - _DIGEST_BYTES))
             if _has_end(file.read()):
                 # Its bytes and its tensors are there at once.
-                if size > _physical_memory() / 2:
+                if size > memory(PROCESS) / 2:
                     raise MemoryError
                 file.seek(0)
                 data = file.read(size)
@@ -100,11 +101,3 @@ def _sealed_bytes(path: Path, others: str) -> bytes:
         raise kind(f"Cannot read {path}: {reason_of(error)}. {others}") from error
     what = "is damaged: its checksum does not fit" if size else "is empty"
     raise DamagedError(f"{path} {what}. {others}")
-
-
-def _physical_memory() -> float:
-    """Bytes of the machine's memory; infinite if the system does not say."""
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):
-        return float("inf")

@@ -6,13 +6,12 @@ import ctypes
 import os
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import torch
 
-PROCESS = Path("/proc/self")
+from cifar_cli.training.control_groups import PROCESS, cpu_quota
+
 _LONGER_THAN_A_GRAIN = 2**16  # numbers for each thread, for torch to give all of them a share
 
 
@@ -23,7 +22,7 @@ def limit_threads(wanted: int | None = None) -> int:
     Returns:
         With how many it does.
     """
-    count = min(wanted or torch.get_num_threads(), cpus(), quota(PROCESS), openmp_limit())
+    count = min(wanted or torch.get_num_threads(), cpus(), cpu_quota(PROCESS), openmp_limit())
     # torch starts two threads for each but the first: one of OpenMP, and one of XNNPACK.
     count = (startable(2 * max(1, count) - 1) + 1) // 2
     torch.set_num_threads(count)
@@ -81,44 +80,3 @@ def _wait_until_gone(threads: list[threading.Thread]) -> None:
         if time.monotonic() > deadline:
             return
         time.sleep(0.0005)
-
-
-def quota(process: Path) -> int:
-    """Whole CPUs' worth of time that a container's quota allows (Linux); at least one.
-
-    Threads beyond it would wait for each other while the system makes one of them pause.
-
-    Args:
-        process: Folder that describes the process, as `/proc/self` does.
-    """
-    least = 2**31 - 1
-    for folder in _groups(process):
-        with suppress(OSError, ValueError):
-            if (both := folder / "cpu.max").is_file():  # version 2
-                time, period = both.read_text().split()
-            else:
-                time = (folder / "cpu.cfs_quota_us").read_text()
-                period = (folder / "cpu.cfs_period_us").read_text()
-            if float(time) > 0 and float(period) > 0:  # "max", or -1, without a quota
-                least = min(least, int(float(time) // float(period)))
-    return max(1, least)
-
-
-def _groups(process: Path) -> Iterator[Path]:
-    """Folders of the control groups that the process is in, each with those around it."""
-    with suppress(OSError, ValueError):
-        member: dict[str, str] = {}
-        for line in (process / "cgroup").read_text(errors="replace").splitlines():
-            _, controllers, path = line.split(":", 2)
-            member |= dict.fromkeys(controllers.split(","), path)
-        for line in (process / "mountinfo").read_text(errors="replace").splitlines():
-            about, _, kind = line.partition(" - ")
-            root, mounted = about.split()[3:5]
-            system, _, choices = kind.split()[:3]
-            controller = {"cgroup2": "", "cgroup": "cpu"}.get(system)
-            if controller is None or (controller and controller not in choices.split(",")):
-                continue
-            # Inside a container, what is mounted is its own group, whatever path it has outside.
-            path = member.get(controller, root)
-            inside = Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path()
-            yield from (Path(mounted) / part for part in (inside, *inside.parents))

@@ -192,7 +192,7 @@ def test_a_sealed_file_beyond_all_memory_is_said_to_be(
 ) -> None:
     path = tmp_path / "last.pt"
     write(path, document)
-    monkeypatch.setattr(sealed, "_physical_memory", lambda: 1000.0)
+    monkeypatch.setattr(sealed, "memory", lambda process: 1000.0)
     with pytest.raises(OutOfMemoryError, match=r"Out of memory while .*last\.pt is read"):
         load_checkpoint(path)
 
