@@ -203,7 +203,7 @@ def name_cases(
             ["misclassified", str(trained), "--out", str(place / "wrong")],
             ["misclassified", str(trained), "--json"],
             ["preview-augs", "--data", str(data), "--out", str(place / "augs")],
-            ["find-lr", *steps, "--data", str(data), "--num-iter", "18", "--out", str(place / "lr")],
+            ["find-lr", *steps, "--data", str(data), "--num-iter", "9", "--out", str(place / "lr")],
             ["doctor", "--data", str(data), "--run-dir", str(own)],
             ["plot", str(own)],
             ["plot", str(own), "--json"],
