@@ -175,6 +175,7 @@ def benched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["bench.json", "result.json", "metrics.csv", "config.yaml"])
+@pytest.mark.fault(64)
 def test_a_damaged_file_of_a_complete_run_is_told(benched: Path, tmp_path: Path, name: str) -> None:
     assert bench_module.read_run("demo", 1, benched).accuracy == 0.5
     sound = (benched / name).read_bytes()
@@ -195,6 +196,7 @@ def test_a_damaged_file_of_a_complete_run_is_told(benched: Path, tmp_path: Path,
     assert told >= 6
 
 
+@pytest.mark.fault(64)
 def test_bench_refuses_a_damaged_record_before_it_runs_anything(
     benched: Path, cli: Cli, in_tmp: Path
 ) -> None:
@@ -213,6 +215,7 @@ def children_of(pid: int) -> list[int]:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, 6)]
 )
+@pytest.mark.fault(88)
 def test_a_stop_of_bench_ends_its_training_and_a_killed_training_is_told(
     in_tmp: Path, number: int, code: int
 ) -> None:
@@ -230,6 +233,7 @@ def test_a_stop_of_bench_ends_its_training_and_a_killed_training_is_told(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a child is not told")
+@pytest.mark.fault(88)
 def test_a_training_does_not_outlive_a_bench_that_is_killed(in_tmp: Path) -> None:
     process = Running(in_tmp, "bench", "demo", *FLAGS, "--runs", 1)
     process.wait_for(lambda: children_of(process.pid))
@@ -240,6 +244,7 @@ def test_a_training_does_not_outlive_a_bench_that_is_killed(in_tmp: Path) -> Non
     assert ends(lambda: not is_alive(child))
 
 
+@pytest.mark.fault(73)
 def test_bench_says_that_there_is_no_place_for_temporary_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

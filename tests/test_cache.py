@@ -150,6 +150,7 @@ def _unfit_files() -> dict[str, bytes]:
     return files
 
 
+@pytest.mark.fault(86)
 def test_content_that_does_not_fit_is_decoded_again_though_its_checksum_is_right(
     tmp_path: Path,
 ) -> None:
@@ -189,6 +190,7 @@ def test_what_was_skipped_comes_back_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "link", "folder", "holes"])
+@pytest.mark.fault(66)
 def test_what_is_in_the_place_of_a_cache_file_neither_holds_up_nor_is_lost(
     tmp_path: Path, kind: str
 ) -> None:
@@ -227,6 +229,7 @@ def test_what_a_killed_writer_left_is_cleared_away_a_day_later(tmp_path: Path) -
     assert [path.exists() for path in (old, new)] == [False, True]
 
 
+@pytest.mark.fault(62)
 def test_containers_with_equal_process_numbers_share_a_volume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +270,7 @@ def _store(folder: str) -> None:
     cached(Path(folder), "key", EXPECTED, dataset)
 
 
+@pytest.mark.fault(62)
 def test_processes_that_write_at_once_leave_one_whole_file(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_store, args=(str(tmp_path),)) for _ in range(3)]

@@ -168,6 +168,7 @@ def test_a_batch_with_a_changed_byte(
     assert "MD5" in crosses["data"]["detail"]
 
 
+@pytest.mark.fault(58)
 def test_a_damaged_archive_is_told_and_stays(cli: Cli) -> None:
     archive = Path(os.environ["CIFAR_RESNET_HOME"]) / cifar10.ARCHIVE
     archive.write_bytes(b"cut short")
@@ -213,6 +214,7 @@ def test_loader_processes_that_repeat_draws(
     assert "draws" in failed(answer)["augmentation"]["detail"]
 
 
+@pytest.mark.fault(89)
 def test_a_check_that_hangs_is_a_cross_and_the_others_still_end(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import time\n"
@@ -234,6 +236,7 @@ def test_a_check_that_hangs_is_a_cross_and_the_others_still_end(tmp_path: Path) 
     assert "--device cpu" in crosses["training step"]["remedy"]
 
 
+@pytest.mark.fault(89)
 def test_ctrl_c_ends_a_check_that_hangs(monkeypatch: pytest.MonkeyPatch, in_tmp: Path) -> None:
     monkeypatch.setattr(doctor, "_versions", lambda: str(time.sleep(3)))
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
@@ -243,6 +246,7 @@ def test_ctrl_c_ends_a_check_that_hangs(monkeypatch: pytest.MonkeyPatch, in_tmp:
     signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.fault(73)
 def test_a_check_that_cannot_be_started_is_a_cross(in_tmp: Path) -> None:
     start = threading.Thread.start
 
@@ -259,6 +263,7 @@ def test_a_check_that_cannot_be_started_is_a_cross(in_tmp: Path) -> None:
     assert "ulimit -u" in check.remedy
 
 
+@pytest.mark.fault(78)
 def test_libraries_for_which_memory_lacks_are_no_fault_of_the_installation(
     monkeypatch: pytest.MonkeyPatch, in_tmp: Path
 ) -> None:
@@ -285,6 +290,7 @@ def test_the_wrong_albumentations(tmp_path: Path) -> None:
     assert "pip uninstall albumentationsx" in crosses["versions"]["remedy"]
 
 
+@pytest.mark.fault(77)
 def test_packages_that_do_not_fit_or_do_not_import(tmp_path: Path) -> None:
     install(tmp_path, "torchvision", "9.9", "Requires-Dist: torch==1.2.3")
     install(tmp_path, "torchinfo", "1.7.9")
@@ -301,6 +307,7 @@ def test_packages_that_do_not_fit_or_do_not_import(tmp_path: Path) -> None:
         assert word in crosses["versions"]["detail"]
 
 
+@pytest.mark.fault(77)
 def test_without_torch_every_check_still_ends_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('libtorch.so: no such file')\n")
     answer = doctor_with(tmp_path)

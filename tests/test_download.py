@@ -63,6 +63,7 @@ def test_a_bad_source_is_passed_over(
     assert download_archive(tmp_path).read_bytes() == CONTENT
 
 
+@pytest.mark.fault(66)
 def test_an_address_of_a_file_is_read_and_that_of_a_fifo_passed_over(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -117,6 +118,7 @@ def test_when_all_fail_each_source_is_named_with_its_reason(
     assert not (tmp_path / "cifar-10-python.tar.gz").exists()
 
 
+@pytest.mark.fault(58)
 def test_an_archive_that_is_another_file_is_refused_and_stays(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -134,6 +136,7 @@ def test_an_archive_that_is_another_file_is_refused_and_stays(
     assert server.ways == []
 
 
+@pytest.mark.fault(58)
 def test_an_archive_that_cannot_be_read_is_not_taken_for_damaged(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -156,6 +159,7 @@ def test_an_archive_that_cannot_be_read_is_not_taken_for_damaged(
 
 
 @pytest.mark.parametrize("name", [ARCHIVE, f"{ARCHIVE}.part", f"{ARCHIVE}.lock"])
+@pytest.mark.fault(61)
 def test_what_is_planted_in_the_download_folder_neither_holds_up_nor_is_followed(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
@@ -194,6 +198,7 @@ def test_an_archive_may_be_a_link(
     assert download_archive(tmp_path).read_bytes() == CONTENT
 
 
+@pytest.mark.fault(87)
 def test_an_exchange_is_limited_as_a_whole_and_not_only_its_gaps(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -210,6 +215,7 @@ def test_an_exchange_is_limited_as_a_whole_and_not_only_its_gaps(
         (tmp_path / f"{ARCHIVE}.part").unlink(missing_ok=True)
 
 
+@pytest.mark.fault(87)
 def test_any_source_is_given_up_in_the_end_and_what_arrived_is_kept(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -220,6 +226,7 @@ def test_any_source_is_given_up_in_the_end_and_what_arrived_is_kept(
     assert server.ranges[1] is not None
 
 
+@pytest.mark.fault(87)
 def test_answers_out_of_all_bounds_are_passed_over(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

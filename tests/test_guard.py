@@ -50,6 +50,7 @@ def start(program: str) -> subprocess.Popen[str]:
         ("os.kill(os.getpid(), signal.SIGKILL)", 137, ""),
     ],
 )
+@pytest.mark.fault(78)
 def test_an_end_by_a_library_is_told_apart_from_the_programs_own(
     program: str, code: int, said: str
 ) -> None:
@@ -60,6 +61,7 @@ def test_an_end_by_a_library_is_told_apart_from_the_programs_own(
 WAIT = "signal.signal(signal.SIGTERM, leave); print(os.getpid(), flush=True); time.sleep(60)"
 
 
+@pytest.mark.fault(78)
 def test_a_signal_to_it_is_passed_on() -> None:
     process = start(WAIT)
     assert process.stdout
@@ -69,6 +71,7 @@ def test_a_signal_to_it_is_passed_on() -> None:
     assert (process.returncode, Path(f"/proc/{child}").exists()) == (115, False)
 
 
+@pytest.mark.fault(78)
 def test_the_program_does_not_outlive_it() -> None:
     process = start(WAIT)
     assert process.stdout
@@ -79,6 +82,7 @@ def test_the_program_does_not_outlive_it() -> None:
 
 
 @pytest.mark.parametrize("limit", [60, 110])
+@pytest.mark.fault(78)
 def test_libraries_that_get_no_memory_end_as_one_message(tmp_path: Path, limit: int) -> None:
     limited = ["sh", "-c", f'ulimit -v {limit * 1024}; exec "$@"', "sh", sys.executable]
     found = subprocess.run(

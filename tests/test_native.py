@@ -174,6 +174,7 @@ def home(kept: Path) -> Path:
         (lambda home, other: (home.rename(other), os.mkfifo(home)), "Not a directory"),
     ],
 )
+@pytest.mark.fault(59)
 def test_code_in_a_place_that_others_could_replace_is_not_run(
     spoil: Callable[[Path, Path], object], why: str, home: Path, tmp_path: Path
 ) -> None:
@@ -184,6 +185,7 @@ def test_code_in_a_place_that_others_could_replace_is_not_run(
     assert why.format(home=home, up=home.parent, other=other) in found
 
 
+@pytest.mark.fault(59)
 def test_a_place_that_only_its_owner_can_change_is_used(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +211,7 @@ def test_a_place_that_only_its_owner_can_change_is_used(
         lambda file, other: os.truncate(file, 0),
     ],
 )
+@pytest.mark.fault(59)
 def test_a_file_that_others_may_have_put_there_is_replaced(
     spoil: Callable[[Path, Path], object],
     kept: Path,
@@ -228,6 +231,7 @@ def test_a_file_that_others_may_have_put_there_is_replaced(
     assert (about.st_uid, about.st_mode & 0o022) == (os.geteuid(), 0)
 
 
+@pytest.mark.fault(59)
 def test_a_library_of_something_else_is_passed_over(
     kept: Path, tmp_path: Path, quick_compiler: list[Path]
 ) -> None:
@@ -247,6 +251,7 @@ def test_a_library_of_something_else_is_passed_over(
     assert file.is_file()
 
 
+@pytest.mark.fault(59)
 def test_what_was_checked_is_what_is_loaded(
     kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,6 +276,7 @@ native._library(Path(sys.argv[1]))
 """
 
 
+@pytest.mark.fault(60)
 def test_only_one_process_compiles_and_what_a_killed_one_left_is_removed(
     kept: Path, quick_compiler: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,6 +302,7 @@ SLOW += 'sleep 100 &\necho $! > "$0.child"\nwait\n'
 
 
 @pytest.mark.parametrize("stop", ["time", "ctrl-c"])
+@pytest.mark.fault(60)
 def test_a_compiler_that_hangs_is_ended_with_all_that_it_started(
     stop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

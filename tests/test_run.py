@@ -541,6 +541,7 @@ def test_half_a_line_at_the_end_of_the_steps_stops_nothing(in_tmp: Path) -> None
     assert found[-4:] == [s.step for s in RunDir(whole.run_dir).read_steps()][-4:]
 
 
+@pytest.mark.fault(84)
 def test_what_is_somebody_elses_is_not_taken_for_a_run(in_tmp: Path) -> None:
     folder = Path("theirs")
     (folder / "checkpoints").mkdir(parents=True)
@@ -555,6 +556,7 @@ def test_what_is_somebody_elses_is_not_taken_for_a_run(in_tmp: Path) -> None:
     assert [p.name for p in in_tmp.iterdir()] == ["theirs"]
 
 
+@pytest.mark.fault(63)
 def test_a_folder_that_a_process_left_that_was_killed_at_once_is_used(in_tmp: Path) -> None:
     Path("a/checkpoints").mkdir(parents=True)
     Path("a/.status.json.0123456789abcdef.tmp").write_text("{")
@@ -563,6 +565,7 @@ def test_a_folder_that_a_process_left_that_was_killed_at_once_is_used(in_tmp: Pa
     assert not list(Path("a").glob(".*"))
 
 
+@pytest.mark.fault(63)
 def test_a_resume_sets_right_the_status_of_a_run_that_was_killed_after_its_result(
     in_tmp: Path,
 ) -> None:
@@ -573,6 +576,7 @@ def test_a_resume_sets_right_the_status_of_a_run_that_was_killed_after_its_resul
 
 
 @pytest.mark.parametrize("name", ["result.json", "env.json", "status.json", "events.jsonl"])
+@pytest.mark.fault(64)
 def test_a_damaged_side_file_costs_no_epoch(in_tmp: Path, name: str) -> None:
     whole = train(tiny_config(), "whole")
     with pytest.raises(Interrupted):
@@ -586,6 +590,7 @@ def test_a_damaged_side_file_costs_no_epoch(in_tmp: Path, name: str) -> None:
     assert any("steps.csv was damaged" in text for text in listener.messages)
 
 
+@pytest.mark.fault(85)
 def test_a_place_for_checkpoints_that_is_none_is_found_before_the_first_step(in_tmp: Path) -> None:
     class NoStep(Observer):
         def stepped(self, epoch: int, step: int) -> None:
@@ -602,6 +607,7 @@ def test_a_place_for_checkpoints_that_is_none_is_found_before_the_first_step(in_
         place.unlink()
 
 
+@pytest.mark.fault(83)
 def test_a_resume_with_torch_compile_says_that_its_digits_may_differ(
     in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def test_steps_are_appended_once_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["2,0.1", "2,a,b,c,d,e,f,g", "1,2,3,4,5,6,7,8,9"])
+@pytest.mark.fault(64)
 def test_a_damaged_line_of_metrics_is_told(tmp_path: Path, line: str) -> None:
     run = RunDir(tmp_path)
     run.write_metrics([RECORD])
@@ -116,6 +117,7 @@ def test_a_half_written_last_line_is_passed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["a,b\n1,2\n", "epoch,train_loss\nx,y\n"])
+@pytest.mark.fault(64)
 def test_a_metrics_file_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "metrics.csv").write_text(text)
     with pytest.raises(CheckpointError, match="Cannot read"):
@@ -144,6 +146,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         create_run(tmp_path / "file" / "run")
 
 
+@pytest.mark.fault(80)
 def test_of_runs_that_start_in_the_same_second_each_gets_a_folder_of_its_own(in_tmp: Path) -> None:
     for there in (False, True):
         path = in_tmp / f"there-{there}"
@@ -207,6 +210,7 @@ def not_utf8(path: Path) -> None:
     [fifo, device, Path.mkdir, holes, zeros, deep, long_cell, not_utf8],
     ids=lambda f: f.__name__,
 )
+@pytest.mark.fault(66)
 def test_no_file_of_a_run_can_be_anything_else(tmp_path: Path, put: Callable[[Path], None]) -> None:
     run = RunDir(tmp_path / "a")
     run.path.mkdir()
@@ -231,6 +235,7 @@ def test_no_file_of_a_run_can_be_anything_else(tmp_path: Path, put: Callable[[Pa
     assert os.path.lexists(run.path / "damaged-steps.csv")
 
 
+@pytest.mark.fault(61)
 def test_lines_are_not_appended_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "events.jsonl").symlink_to(tmp_path / "precious")
@@ -245,6 +250,7 @@ def test_lines_are_not_appended_through_a_link(tmp_path: Path) -> None:
              "9" * 5000 + ",1,1"],
     ids=lambda line: line[:12] or "empty",
 )  # fmt: skip
+@pytest.mark.fault(64)
 def test_damaged_lines_of_steps_are_left_out_of_what_is_kept(tmp_path: Path, line: str) -> None:
     run = RunDir(tmp_path)
     run.append_steps([StepRecord(s, 0.1, 2.0) for s in range(3)])
@@ -260,6 +266,7 @@ def test_damaged_lines_of_steps_are_left_out_of_what_is_kept(tmp_path: Path, lin
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "1.5", "9" * 200_000])
+@pytest.mark.fault(64)
 def test_an_accuracy_that_is_none_is_told(tmp_path: Path, value: str) -> None:
     run = RunDir(tmp_path)
     run.write_metrics([RECORD])
@@ -274,6 +281,7 @@ def test_an_accuracy_that_is_none_is_told(tmp_path: Path, value: str) -> None:
 @pytest.mark.parametrize(
     "text", ['{"a": NaN}', "[1]", "1", "null", "", '{"a": 1' + "0" * 5000 + "}"]
 )
+@pytest.mark.fault(64)
 def test_json_of_another_kind_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"Cannot read .*result\.json"):

@@ -113,6 +113,7 @@ def _killed_while_writing(path: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.fault(61)
 def test_a_planted_link_is_never_written_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_file_has_the_permissions_that_open_would_give(tmp_path: Path) -> None
         os.umask(before)
 
 
+@pytest.mark.fault(90)
 def test_a_file_system_that_cannot_sync_is_written_to_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +177,7 @@ def test_a_file_system_that_cannot_sync_is_written_to_all_the_same(
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
+@pytest.mark.fault(66)
 def test_only_regular_files_of_a_bounded_size_are_read(tmp_path: Path) -> None:
     """None of these may wait, or read more than the bound."""
     (tmp_path / "file").write_bytes(b"content")
@@ -195,6 +198,7 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path: Path) -> None:
             assert read_regular(Path("/proc/kmsg"), 10**6) == b""
 
 
+@pytest.mark.fault(61)
 def test_a_file_of_our_own_is_never_opened_through_another_name(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")

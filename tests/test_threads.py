@@ -62,6 +62,7 @@ def process_in(folder: Path, kind: str, root: str, group: str, limits: dict[str,
                                 "docker/x/cpu.cfs_period_us": "100000"}, 1),
     ],
 )  # fmt: skip
+@pytest.mark.fault(76)
 def test_a_quota_counts_as_whole_cpus(
     kind: str, root: str, group: str, limits: dict[str, str], expected: int, tmp_path: Path
 ) -> None:
@@ -75,6 +76,7 @@ def test_without_control_groups_there_is_no_quota(tmp_path: Path) -> None:
     assert cpu_quota(tmp_path) == MANY
 
 
+@pytest.mark.fault(76)
 def test_memory_is_what_a_container_leaves_of_the_machines(tmp_path: Path) -> None:
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = {"a/b/memory.max": "max", "a/memory.max": "300000", "memory.max": "500000"}
@@ -87,6 +89,7 @@ def test_memory_is_what_a_container_leaves_of_the_machines(tmp_path: Path) -> No
     assert memory(process_in(tmp_path / "none", V2, "/", "/", {})) == machine
 
 
+@pytest.mark.fault(76)
 def test_a_quota_lowers_what_is_asked_for_and_torchs_own_choice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +101,7 @@ def test_a_quota_lowers_what_is_asked_for_and_torchs_own_choice(
     assert limit_threads(3) == torch.get_num_threads() == 1
 
 
+@pytest.mark.fault(76)
 def test_more_threads_than_the_machine_has_are_not_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -112,6 +116,7 @@ def test_more_threads_than_the_machine_has_are_not_started(
     prepare_runtime(tiny_config(), pytest.fail)
 
 
+@pytest.mark.fault(76)
 def test_threads_that_cannot_be_started_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     before = threading.active_count()
     assert startable(5) == 5
@@ -128,6 +133,7 @@ def test_threads_that_cannot_be_started_are_not_counted(monkeypatch: pytest.Monk
     assert threading.active_count() == before
 
 
+@pytest.mark.fault(76)
 def test_room_is_left_for_both_threads_that_torch_starts_for_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -163,6 +169,7 @@ print(torch.get_num_threads(), torch.allclose(quick, columns.expand_as(quick), 1
         ("OMP_NUM_THREADS", "2", 2),
     ],
 )
+@pytest.mark.fault(76)
 def test_openmp_that_gives_fewer_threads_than_asked_for_changes_no_gradient(
     variable: str, value: str, expected: int
 ) -> None:

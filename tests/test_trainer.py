@@ -142,6 +142,7 @@ def test_it_stops_after_the_step_at_hand_and_goes_on_from_there() -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.fault(72)
 def test_a_stop_while_an_epoch_is_validated_does_not_wait_for_its_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

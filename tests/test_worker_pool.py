@@ -81,6 +81,7 @@ def test_stops_do_not_reach_them(pair: TrainLoader) -> None:
 
 
 @posix
+@pytest.mark.fault(74)
 def test_one_that_is_killed_is_told_at_once(pair: TrainLoader) -> None:
     batches = pair.epoch(1)
     next(batches)
@@ -93,6 +94,7 @@ def test_one_that_is_killed_is_told_at_once(pair: TrainLoader) -> None:
 
 
 @posix
+@pytest.mark.fault(74)
 def test_one_that_is_stuck_is_told(pair: TrainLoader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_pool, "PATIENCE_SECONDS", 0.2)
     processes(pair)[0].send_signal(signal.SIGSTOP)
@@ -101,6 +103,7 @@ def test_one_that_is_stuck_is_told(pair: TrainLoader, monkeypatch: pytest.Monkey
 
 
 @posix
+@pytest.mark.fault(72)
 def test_after_a_stop_none_is_waited_for_long_and_the_steps_so_far_are_kept(
     pair: TrainLoader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +136,7 @@ def test_one_that_cannot_augment_says_at_which_image() -> None:
             next(loader.epoch(1))
 
 
+@pytest.mark.fault(74)
 def test_one_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     info = tmp_path / "albumentationsx-2.1.0.dist-info"
     info.mkdir()
@@ -142,6 +146,7 @@ def test_one_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_pat
         loader.wait_until_ready()
 
 
+@pytest.mark.fault(74)
 def test_a_program_that_is_no_python_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "no-such-python")
     with pytest.raises(OutOfMemoryError, match=r"cannot be started.*data\.workers=0"):
@@ -152,6 +157,7 @@ def test_a_program_that_is_no_python_is_told(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("end", ["closed", "forgotten"])
+@pytest.mark.fault(75)
 def test_none_is_left_behind(end: str) -> None:
     loader = loader_with(2)
     started = processes(loader)
@@ -164,6 +170,7 @@ def test_none_is_left_behind(end: str) -> None:
 
 
 @posix
+@pytest.mark.fault(75)
 def test_none_outlives_a_training_process_that_is_killed(tmp_path: Path) -> None:
     program = (
         "import os, sys, torch\n"

@@ -101,6 +101,7 @@ def commands(run: Path) -> list[list[object]]:
     ]
 
 
+@pytest.mark.fault(57)
 def test_a_checkpoint_from_elsewhere_writes_and_deletes_nothing_where_it_says(
     cli: Cli, in_tmp: Path, photos: Path, server: Server
 ) -> None:
@@ -124,6 +125,7 @@ def test_a_checkpoint_from_elsewhere_writes_and_deletes_nothing_where_it_says(
     assert "decoded/cifar10-v2.npz" in tree(home())
 
 
+@pytest.mark.fault(57)
 def test_a_checkpoint_that_names_a_folder_that_is_not_there_makes_none(
     cli: Cli, in_tmp: Path, server: Server
 ) -> None:
@@ -133,6 +135,7 @@ def test_a_checkpoint_that_names_a_folder_that_is_not_there_makes_none(
         assert not (in_tmp / "new").exists(), arguments
 
 
+@pytest.mark.fault(57)
 def test_the_command_line_says_where_caches_go(
     cli: Cli, in_tmp: Path, photos: Path, server: Server
 ) -> None:
@@ -144,6 +147,7 @@ def test_the_command_line_says_where_caches_go(
     assert sorted(tree(here)) == [ARCHIVE, f"{ARCHIVE}.lock", "decoded/cifar10-v2.npz"]
 
 
+@pytest.mark.fault(57)
 def test_class_folders_that_a_checkpoint_names_are_only_read(
     cli: Cli, in_tmp: Path, class_folders: Callable[..., Path]
 ) -> None:
@@ -161,6 +165,7 @@ def test_class_folders_that_a_checkpoint_names_are_only_read(
 
 
 @pytest.mark.parametrize("form", ["archive", "folder"])
+@pytest.mark.fault(57)
 def test_cifar10_in_the_folder_of_the_own_run_is_still_found_and_only_read(
     cli: Cli, in_tmp: Path, archive: bytes, form: str
 ) -> None:
@@ -189,6 +194,7 @@ def test_cifar10_in_the_folder_of_the_own_run_is_still_found_and_only_read(
     assert "decoded/cifar10-v2.npz" in tree(home())
 
 
+@pytest.mark.fault(58)
 def test_any_other_archive_is_refused_without_advice_to_remove_it(
     cli: Cli, in_tmp: Path, archive: bytes
 ) -> None:

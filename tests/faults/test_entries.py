@@ -86,6 +86,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.fault(14)
+@pytest.mark.fault(65)
 def test_no_entry_of_a_checkpoint_can_be_anything_else(document: Any, tmp_path: Path) -> None:
     config = tiny_config(train__epochs=3, train__average_last=0.9)
     loader = TrainLoader(random_images(100), config, torch.device("cpu"))
@@ -152,6 +153,7 @@ def test_no_entry_of_a_checkpoint_can_be_anything_else(document: Any, tmp_path: 
     ],
     ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
 )
+@pytest.mark.fault(65)
 def test_a_resume_names_the_entry_that_is_wrong_and_touches_nothing(
     document: Any, cli: Cli, in_tmp: Path, entry: tuple[Any, ...], value: object, told: str
 ) -> None:
@@ -166,6 +168,7 @@ def test_a_resume_names_the_entry_that_is_wrong_and_touches_nothing(
     assert [p.name for p in run.path.iterdir()] == ["checkpoints"]
 
 
+@pytest.mark.fault(65)
 def test_settings_that_contain_themselves_are_refused(document: Any, tmp_path: Path) -> None:
     tree: dict[str, Any] = dict(document["config"])
     tree["data"] = tree
@@ -175,6 +178,7 @@ def test_settings_that_contain_themselves_are_refused(document: Any, tmp_path: P
         load_checkpoint(path)
 
 
+@pytest.mark.fault(66)
 def test_files_that_are_not_regular_or_full_of_holes_are_refused_at_once(tmp_path: Path) -> None:
     holes = tmp_path / "holes.pt"
     with holes.open("wb") as file:
@@ -187,6 +191,7 @@ def test_files_that_are_not_regular_or_full_of_holes_are_refused_at_once(tmp_pat
             load_checkpoint(tmp_path / name)
 
 
+@pytest.mark.fault(67)
 def test_a_sealed_file_beyond_all_memory_is_said_to_be(
     document: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +202,7 @@ def test_a_sealed_file_beyond_all_memory_is_said_to_be(
         load_checkpoint(path)
 
 
+@pytest.mark.fault(67)
 def test_an_archive_that_grows_when_it_is_read_is_refused(tmp_path: Path) -> None:
     import zipfile
 

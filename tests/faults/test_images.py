@@ -303,6 +303,7 @@ def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return started
 
 
+@pytest.mark.fault(56)
 def test_an_eps_file_named_png_is_refused_and_ghostscript_never_started(
     cli: Cli, class_folders: Make, ghostscript: Path
 ) -> None:
@@ -337,6 +338,7 @@ def files_of_other_formats() -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.fault(56)
 def test_no_other_format_that_pillow_has_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     files = files_of_other_formats()
     assert {"EPS", "TGA", "PCX", "ICO", "DDS"} < set(files)
@@ -358,6 +360,7 @@ def test_no_other_format_that_pillow_has_is_opened(monkeypatch: pytest.MonkeyPat
     assert opened == []
 
 
+@pytest.mark.fault(56)
 def test_pictures_are_opened_in_one_place_which_names_the_formats() -> None:
     package = Path(cifar_cli.__file__).parent
     opening = [
@@ -371,6 +374,7 @@ def test_pictures_are_opened_in_one_place_which_names_the_formats() -> None:
 
 
 @pytest.mark.parametrize("extension", [name.removeprefix(".") for name in EXTENSIONS])
+@pytest.mark.fault(56)
 def test_every_format_that_is_meant_is_read(class_folders: Make, extension: str) -> None:
     root = class_folders(size=(40, 40), extension=extension)
     assert len(load_dataset(DataConfig(source=str(root))).train) == 12
@@ -379,6 +383,7 @@ def test_every_format_that_is_meant_is_read(class_folders: Make, extension: str)
 # --- files without an end, and images without bounds ----------------------------------------------
 
 
+@pytest.mark.fault(66)
 def test_a_file_without_end_is_refused_and_one_that_is_no_file_skipped(
     cli: Cli, class_folders: Make
 ) -> None:
@@ -399,6 +404,7 @@ def test_a_file_without_end_is_refused_and_one_that_is_no_file_skipped(
     assert "Skipped 2 images that cannot be read" in answer.err
 
 
+@pytest.mark.fault(66)
 def test_a_picture_that_becomes_a_fifo_after_it_was_listed_holds_nothing_up(
     class_folders: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -416,6 +422,7 @@ def test_a_picture_that_becomes_a_fifo_after_it_was_listed_holds_nothing_up(
         load_dataset(DataConfig(source=str(root)))
 
 
+@pytest.mark.fault(81)
 def test_an_image_with_one_side_without_measure_is_refused(cli: Cli, class_folders: Make) -> None:
     root = class_folders()
     for number in range(4):
@@ -444,6 +451,7 @@ print(len(dataset.train), peak() - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read there")
+@pytest.mark.fault(81)
 def test_several_readers_at_once_keep_to_the_memory_of_one(class_folders: Make) -> None:
     root = class_folders(classes=("cat", "dog"), counts=(1, 1))
     black = zlib.compress(bytes(8001 * 7999), 1)
@@ -459,6 +467,7 @@ def test_several_readers_at_once_keep_to_the_memory_of_one(class_folders: Make) 
     assert peak < 600_000  # one takes 64 MB as gray and 256 MB as Pillow's RGB
 
 
+@pytest.mark.fault(73)
 def test_without_threads_images_are_decoded_one_by_one(
     class_folders: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -479,6 +488,7 @@ def test_without_threads_images_are_decoded_one_by_one(
         assert torch.equal(found.train.images, expected.train.images)
 
 
+@pytest.mark.fault(82)
 def test_images_that_do_not_fit_into_memory_are_named_as_what_does_not_fit(
     cli: Cli, class_folders: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from kills import count_calls, sweep
 
 
 @pytest.mark.fault(1, 3)
+@pytest.mark.fault(63)
 def test_a_run_that_breaks_at_any_call_resumes_in_place_to_equal_weights(in_tmp: Path) -> None:
     calls, whole = count_calls(in_tmp / "whole")
     assert calls > 50

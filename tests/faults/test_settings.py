@@ -184,6 +184,7 @@ EXTREMES = (
 
 
 @pytest.mark.fault(47)
+@pytest.mark.fault(68)
 def test_no_value_of_any_setting_is_a_fault_of_the_program(cli: Cli, in_tmp: Path) -> None:
     for number, (key, default) in enumerate(flat_settings(Config()).items()):
         for value in EXTREMES:
@@ -203,6 +204,7 @@ def test_no_value_of_any_setting_is_a_fault_of_the_program(cli: Cli, in_tmp: Pat
 
 
 @pytest.mark.fault(47)
+@pytest.mark.fault(68)
 def test_numbers_and_names_without_bound_are_refused(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

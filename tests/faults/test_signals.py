@@ -157,6 +157,7 @@ def test_a_killed_loader_process_ends_training_and_loses_nothing(
 
 @pytest.mark.fault(23)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.fault(72)
 def test_a_stop_is_heeded_while_a_loader_process_gives_nothing(
     in_tmp: Path, number: int, code: int
 ) -> None:

@@ -53,6 +53,7 @@ def hostile_images() -> str:
 
 
 @linux
+@pytest.mark.fault(69)
 def test_no_command_prints_what_a_hostile_name_holds(cli: Cli, in_tmp: Path) -> None:
     data, run = hostile_images(), "r\x1b[31m\n:dog:[bold]"
     Path("runs").mkdir()
@@ -81,6 +82,7 @@ def test_no_command_prints_what_a_hostile_name_holds(cli: Cli, in_tmp: Path) -> 
 
 
 @posix
+@pytest.mark.fault(69)
 def test_no_error_prints_what_a_hostile_argument_holds(cli: Cli, in_tmp: Path) -> None:
     for name in map(os.fsdecode, HOSTILE):
         commands = [
@@ -103,6 +105,7 @@ def test_no_error_prints_what_a_hostile_argument_holds(cli: Cli, in_tmp: Path) -
 
 
 @posix
+@pytest.mark.fault(69)
 def test_hostile_names_in_a_configuration_and_a_bad_image_are_shown_as_escapes(
     cli: Cli, in_tmp: Path
 ) -> None:
@@ -125,6 +128,7 @@ def test_hostile_names_in_a_configuration_and_a_bad_image_are_shown_as_escapes(
         assert is_safe(answer.err)
 
 
+@pytest.mark.fault(69)
 def test_tables_and_json_escape_what_is_not_to_be_seen(capsys: pytest.CaptureFixture[str]) -> None:
     figure = {"mean": 1.0, "n": 1, "interval": None, "deviation": None}
     names = (
@@ -141,6 +145,7 @@ def test_tables_and_json_escape_what_is_not_to_be_seen(capsys: pytest.CaptureFix
     assert "\\x1b[2Jclear" in text.getvalue()
 
 
+@pytest.mark.fault(70)
 def test_what_an_encoding_lacks_is_written_as_the_nearest_ascii() -> None:
     for text, nearest in (
         ("├─ ✓ 64×32 … → é ▁▂█", "+- v 64x32 ... -> e _.#"),
@@ -157,6 +162,7 @@ def test_what_an_encoding_lacks_is_written_as_the_nearest_ascii() -> None:
 
 
 @linux
+@pytest.mark.fault(70)
 def test_streams_may_be_closed_full_or_of_another_encoding(in_tmp: Path) -> None:
     python = f"{sys.executable} -m cifar_cli"
     for arguments, code in (
@@ -245,6 +251,7 @@ cifar_cli.config.recipe_names = deaf
 
 @posix
 @pytest.mark.fault(22)
+@pytest.mark.fault(71)
 def test_a_signal_at_any_moment_ends_with_its_code_and_one_line() -> None:
     early, late = "typer", "rich.table"
     places = [IN_AN_IMPORT.format(name=name) for name in (early, late)]
@@ -259,6 +266,7 @@ def test_a_signal_at_any_moment_ends_with_its_code_and_one_line() -> None:
 
 
 @posix
+@pytest.mark.fault(71)
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
     ignored = "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     hook = ignored + IN_AN_IMPORT.format(name="rich.table")
@@ -266,6 +274,7 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
     assert found.returncode == 0, found.stderr
 
 
+@pytest.mark.fault(77)
 def test_a_library_that_does_not_load_is_named_as_what_is_missing(in_tmp: Path) -> None:
     packages = in_tmp / "packages"
     packages.mkdir()
@@ -294,6 +303,7 @@ def test_a_library_that_does_not_load_is_named_as_what_is_missing(in_tmp: Path) 
     assert listed.returncode == 0  # which needs no torch
 
 
+@pytest.mark.fault(73)
 def test_errors_of_the_system_have_their_codes() -> None:
     for error, code in (
         (OSError(28, "No space left on device"), 7),
@@ -309,6 +319,7 @@ def test_errors_of_the_system_have_their_codes() -> None:
 
 
 @posix
+@pytest.mark.fault(90)
 def test_paths_with_a_tilde_mean_the_home_folder_everywhere(
     cli: Cli, trained: Path, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +333,7 @@ def test_paths_with_a_tilde_mean_the_home_folder_everywhere(
     assert [path.name for path in in_tmp.iterdir()] == ["home"]
 
 
+@pytest.mark.fault(79)
 def test_figures_are_drawn_whatever_a_user_has_set_for_others(trained: Path, in_tmp: Path) -> None:
     settings = b"text.usetex: True\nfont.size: x\n\x1b[2J: 3\n\xff\n"
     (in_tmp / "matplotlibrc").write_bytes(settings)
@@ -334,6 +346,7 @@ def test_figures_are_drawn_whatever_a_user_has_set_for_others(trained: Path, in_
     assert len(tree(in_tmp / "o")) == 3
 
 
+@pytest.mark.fault(69)
 def test_a_warning_of_a_library_is_one_safe_line(capsys: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings(), plain_warnings():
         warnings.simplefilter("always")
