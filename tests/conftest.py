@@ -183,6 +183,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--overwrite-golden", action="store_true", help="write golden values anew")
     parser.addoption("--fault-report", type=Path, help="write the outcome of fault tests as JSON")
 
 
