@@ -14,7 +14,7 @@ stays instant::
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import sys
 
 TYPE_CHECKING = False  # that of typing takes longer to import than all of this
 
@@ -28,6 +28,11 @@ _HOMES = {
     "load_model": "cifar_cli.analysis.evaluate",
 }
 
+# `python -m` looks for modules in the working folder first, whatever lies there.
+_checkout = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120 - pathlib takes long to import
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and sys.path[0] != _checkout:
+    del sys.path[0]
+
 # Read by torch when it comes up: large pages for large tensors, where the system has them (Linux).
 # Steps whose activations are made anew each time wait less for memory; see doc/speed.md.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -38,14 +43,15 @@ def _spare_threads() -> None:
 
     It interrupts the whole process when it cannot start one, and nothing here needs them.
     """
-    with suppress(ImportError):  # Windows
+    try:
         import resource
-
-        processes, memory = (
-            resource.getrlimit(limit)[0] for limit in (resource.RLIMIT_NPROC, resource.RLIMIT_AS)
-        )
-        if 0 <= processes < 1000 or memory != resource.RLIM_INFINITY:
-            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    except ImportError:  # Windows
+        return
+    processes, memory = (
+        resource.getrlimit(limit)[0] for limit in (resource.RLIMIT_NPROC, resource.RLIMIT_AS)
+    )
+    if 0 <= processes < 1000 or memory != resource.RLIM_INFINITY:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 _spare_threads()

@@ -39,9 +39,4 @@ def _failed(error: Exception) -> int:
 
 
 if __name__ == "__main__":
-    import sys
-
-    # `python -m` looks for modules in the working folder first, whatever lies there.
-    if sys.path[0] != __file__.rpartition("/cifar_cli/")[0]:
-        del sys.path[0]
     main()

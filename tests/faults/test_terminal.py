@@ -352,3 +352,14 @@ def test_a_warning_of_a_library_is_one_safe_line(capsys: pytest.CaptureFixture[s
         warnings.simplefilter("always")
         warnings.warn("a\n  b \x1b[2J", stacklevel=1)
     assert capsys.readouterr() == ("", "Warning: a b \\x1b[2J\n")
+
+
+@pytest.mark.fault(91)
+def test_modules_in_the_working_folder_are_not_run(in_tmp: Path) -> None:
+    for name in ("contextlib", "json", "resource", "rich", "signal", "torch", "typer", "yaml"):
+        (in_tmp / f"{name}.py").write_text(f"open('ran-{name}', 'w')\nraise SystemExit(9)\n")
+    found = subprocess.run(
+        [*COMMAND, "recipes", "show", "demo"], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+    assert not list(in_tmp.glob("ran-*"))
