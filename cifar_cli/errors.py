@@ -18,9 +18,18 @@ MAX_NAME_BYTES = 255  # of one file or folder, on every file system in use
 
 
 class CifarError(Exception):
-    """Base of all errors meant for users: one short message with a remedy, and an exit code."""
+    """Base of all errors meant for users.
+
+    Args:
+        what: What is wrong, with the value at fault; a sentence.
+        remedy: What to do about it; empty if nothing is known.
+    """
 
     exit_code = 1
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(f"{what} {remedy}" if remedy else what)
+        self.what, self.remedy = what, remedy
 
 
 class ConfigError(CifarError):
@@ -62,8 +71,8 @@ class StorageError(CifarError):
 class Interrupted(CifarError):  # noqa: N818 - an interruption is not an error of the program
     """A stop that was asked for by a signal, after everything was saved."""
 
-    def __init__(self, message: str, signal_number: int = 2) -> None:
-        super().__init__(message)
+    def __init__(self, what: str, remedy: str = "", signal_number: int = 2) -> None:
+        super().__init__(what, remedy)
         self.exit_code = 128 + signal_number
 
 

@@ -42,7 +42,7 @@ def storage_errors(path: Path, size: int | None = None) -> Iterator[Path]:
         reason = error.strerror or str(error)
         bytes_ = f" ({size:,} bytes)" if size is not None else ""
         raise StorageError(
-            f"Cannot write {path}{bytes_}: {reason}. Free some space or choose another place."
+            f"Cannot write {path}{bytes_}: {reason}.", "Free some space or choose another place."
         ) from error
 
 
@@ -195,7 +195,7 @@ def check_place(path: Path) -> None:
     elif not os.access(place, os.W_OK | os.X_OK):
         reason = f"{place} may not be written to"
     if reason:
-        raise StorageError(f"Cannot write {path}: {reason}. Choose another place.")
+        raise StorageError(f"Cannot write {path}: {reason}.", "Choose another place.")
 
 
 def sync_folder(folder: Path) -> None:

@@ -106,13 +106,13 @@ def test_generator_states_come_back() -> None:
 def test_every_kind_of_memory_failure_names_a_smaller_batch(error: Exception) -> None:
     with (
         pytest.raises(OutOfMemoryError, match="--batch-size 16"),
-        memory_errors(REMEDY),
+        memory_errors(*REMEDY),
     ):
         raise error
 
 
 def test_the_advice_where_memory_runs_out_fits_the_network() -> None:
-    assert REMEDY.endswith("--set model.width=2.")
+    assert REMEDY[1].endswith("--set model.width=2.")
     speed = tiny_config(model__name="speed_resnet", model__widths=[1, 9, 16])
     assert smaller_batch(speed).endswith("--set 'model.widths=[1, 4, 8]'.")
 
@@ -182,14 +182,14 @@ def test_without_a_folder_for_temporary_files_training_needs_none(
 
 
 def test_a_real_allocation_that_cannot_be_met_is_recognised() -> None:
-    with pytest.raises(OutOfMemoryError), memory_errors(REMEDY):
+    with pytest.raises(OutOfMemoryError), memory_errors(*REMEDY):
         torch.empty(2**60)
 
 
 def test_other_errors_pass_unchanged() -> None:
     with (
         pytest.raises(RuntimeError, match="something else"),
-        memory_errors(REMEDY),
+        memory_errors(*REMEDY),
     ):
         raise RuntimeError("something else")
 

@@ -127,7 +127,7 @@ def plan(
         if run.is_complete:
             _check_settings(run)
         elif os.path.lexists(run.path) and not (place.is_run or _is_empty_folder(place)):
-            raise ConfigError(f"{run.path} is in the way, and no run. Give another --out.")
+            raise ConfigError(f"{run.path} is in the way, and no run.", "Give another --out.")
         planned.append(run)
     return planned
 
@@ -152,8 +152,8 @@ def _check_settings(run: PlannedRun) -> None:
               if kept.get(key) != wanted[key]]  # fmt: skip
     if differ:
         raise ConfigError(
-            f"{run.path} was run with other settings: {'; '.join(differ)}. Give another --out, or "
-            "delete it."
+            f"{run.path} was run with other settings: {'; '.join(differ)}.",
+            "Give another --out, or delete it.",
         )
 
 
@@ -244,8 +244,8 @@ def read_run(recipe: str, seed: int, path: Path) -> BenchRun:
     are_counts = all(type(n) is int and n >= 1 for n in counts)
     if not epochs or not are_counts or counts[0] > MAX_CLASSES or counts[1] > LARGEST_COUNT:
         raise CheckpointError(
-            f"{path} lacks epochs in metrics.csv or counts in result.json. Delete it, and bench "
-            "runs it again."
+            f"{path} lacks epochs in metrics.csv or counts in result.json.",
+            "Delete it, and bench runs it again.",
         )
     seconds, curve = 0.0, []
     for epoch in epochs:
@@ -274,7 +274,7 @@ def _read_record(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     settings = record.get("settings")
     if wrong or not isinstance(settings, dict):
         raise CheckpointError(
-            f"{path / RECORD} is damaged: {wrong[0] if wrong else 'settings'} is missing or wrong. "
-            "Delete it, and bench runs that run again."
+            f"{path / RECORD} is damaged: {wrong[0] if wrong else 'settings'} is missing or wrong.",
+            "Delete it, and bench runs that run again.",
         )
     return figures, settings

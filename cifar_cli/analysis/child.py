@@ -98,7 +98,9 @@ class _Stops:
     def _raise(self, number: int) -> NoReturn:
         for other in self._before:
             signal.signal(other, signal.SIG_IGN)  # once is enough: the child has its time limit
-        raise Interrupted(f"Stopped while {self.title} ran. Run bench again to continue.", number)
+        raise Interrupted(
+            f"Stopped while {self.title} ran.", "Run bench again to continue.", number
+        )
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -123,8 +125,9 @@ def _failure(title: str, code: int, said: str) -> CifarError:
     message = f"{title}: its process was killed by {name}"
     if name in NO_MEMORY:
         return OutOfMemoryError(
-            f"{message}, as systems do for lack of memory. Free some memory, or run less at once."
+            f"{message}, as systems do for lack of memory.",
+            "Free some memory, or run less at once.",
         )
     if number in STOPS:
-        return Interrupted(f"{message}.", number)
-    return CifarError(f"{message}. Run that command by itself to see why.")
+        return Interrupted(f"{message}.", signal_number=number)
+    return CifarError(f"{message}.", "Run that command by itself to see why.")

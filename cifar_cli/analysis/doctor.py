@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import secrets
 import shutil
 import tempfile
@@ -139,9 +138,7 @@ def _carry_out(name: str, look: Callable[[], Found], remedy: str, code: int) -> 
     try:
         found = look()
     except CifarError as error:
-        # Most messages say themselves what to do, after what is wrong.
-        what, *own = re.split(r"(?<=\.) (?=[A-Z])", str(error), maxsplit=1)
-        return Check(name, False, what, own[0] if own else remedy, error.exit_code)
+        return Check(name, False, error.what, error.remedy or remedy, error.exit_code)
     except Exception as error:  # whatever a broken installation raises is what is looked for
         if is_out_of_memory(error):
             what = "There is not enough memory for it."

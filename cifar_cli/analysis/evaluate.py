@@ -31,7 +31,7 @@ from cifar_cli.training.runtime import fewer_images, memory_errors, place_model,
 
 Split = Literal["val", "test", "train"]
 SPLITS: tuple[str, ...] = get_args(Split)
-FEWER_IMAGES = "while looking at images. Try --limit-val 1000, or --device cpu."
+FEWER_IMAGES = "while looking at images", "Try --limit-val 1000, or --device cpu."
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ def predict(
         if progress:
             progress("Looking at images", done, total)
 
-    with memory_errors(FEWER_IMAGES):
-        with memory_errors(fewer_images(config)):
+    with memory_errors(*FEWER_IMAGES):
+        with memory_errors(*fewer_images(config)):
             dataset = _dataset(config, found, progress)
         splits = choose_splits(dataset, config.data, config.seed)
         images = splits.train if split == "train" else splits.val
@@ -164,8 +164,8 @@ def predict(
         seconds = time.perf_counter() - started
     if not logits.isfinite().all():
         raise DivergedError(
-            f"{found.path} gives outputs that are no numbers: its training has diverged. Train "
-            "anew with a lower --max-lr."
+            f"{found.path} gives outputs that are no numbers: its training has diverged.",
+            "Train anew with a lower --max-lr.",
         )
     notes = dataset.notes
     if split == "val" and data is None and limit is None and splits.fingerprint != found.data:

@@ -28,6 +28,7 @@ from cifar_cli.training.schedule import StepSettings, one_cycle
 from cifar_cli.training.trainer import TrainState, train_epochs
 
 IMAGES = 64
+STEP_MEMORY = "in one step of 64 images", "Close other programs that use the device."
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.1}
 """Relative difference that is allowed in the loss, and in what the step changes."""
 WORKERS, EPOCHS = 2, 2
@@ -74,7 +75,7 @@ def compare_step(config: Config) -> str:
     device = prepare_runtime(settings)
     before = rng_state(device)
     try:
-        with memory_errors("in one step of 64 images. Close other programs that use the device."):
+        with memory_errors(*STEP_MEMORY):
             torch.manual_seed(settings.seed)
             first = build_model(settings.model, 10, 32).state_dict()
             first = {name: t.clone() for name, t in first.items()}

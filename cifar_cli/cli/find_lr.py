@@ -64,8 +64,8 @@ def find_lr(
 
     check_range(start_lr, end_lr, num_iter)
     place = prepare_runtime(settings)
-    with Bars(quiet) as bars, memory_errors(smaller_batch(settings)):
-        with memory_errors(fewer_images(settings)):
+    with Bars(quiet) as bars, memory_errors(*smaller_batch(settings)):
+        with memory_errors(*fewer_images(settings)):
             dataset = load_dataset(settings.data, bars.update)
         bars.say(dataset.notes)
         curve = lr_range_test(

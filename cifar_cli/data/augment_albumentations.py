@@ -67,8 +67,8 @@ class AlbumentationsAugment:
             except Exception as error:
                 raise DataError(
                     f"Training image {index} cannot be augmented in epoch {epoch}: "
-                    f"{type(error).__name__}: {error}. Look at it with: cifar-resnet preview-augs "
-                    f"--epoch {epoch} --index {index}"
+                    f"{type(error).__name__}: {error}.",
+                    f"Look at it with: cifar-resnet preview-augs --epoch {epoch} --index {index}",
                 ) from error
         return augmented
 
@@ -80,15 +80,15 @@ def _import_albumentations() -> Any:
         pass
     else:
         raise ConfigError(
-            "The package albumentationsx (AGPL) hides albumentations, whose import name it uses. "
+            "The package albumentationsx (AGPL) hides albumentations, whose import name it uses.",
             "Run: pip uninstall albumentationsx && pip install --force-reinstall albumentations, "
-            "or choose --set augment.form=tensor."
+            "or choose --set augment.form=tensor.",
         )
     try:
         import albumentations
     except ImportError as error:
         raise ConfigError(
-            f"Albumentations cannot be imported ({error}). Install it, or choose "
-            "--set augment.form=tensor, which needs nothing but torch."
+            f"Albumentations cannot be imported ({error}).",
+            "Install it, or choose --set augment.form=tensor, which needs nothing but torch.",
         ) from error
     return albumentations

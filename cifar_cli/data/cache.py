@@ -59,7 +59,7 @@ def home(data_dir: str | None) -> Path:
     except RuntimeError as error:
         which = f"{chosen!r} is none" if chosen else "the system names none"
         raise ConfigError(
-            f"No folder for caches: {which} ({error}). Give --data-dir or CIFAR_RESNET_HOME."
+            f"No folder for caches: {which} ({error}).", "Give --data-dir or CIFAR_RESNET_HOME."
         ) from error
 
 

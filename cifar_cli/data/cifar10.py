@@ -106,9 +106,9 @@ def check_archive(path: Path, progress: Progress | None = None) -> None:
     """
     if difference := difference_from(ARCHIVE_MD5, path, progress):
         raise DataError(
-            f"{path} is not the published file of CIFAR-10: {difference}. It stays as it is. Give "
-            f"the path of {ARCHIVE} or, for images of your own, unpack them and give the folder "
-            "that holds train/ and test/."
+            f"{path} is not the published file of CIFAR-10: {difference}.",
+            f"It stays as it is. Give the path of {ARCHIVE} or, for images of your own, unpack "
+            "them and give the folder that holds train/ and test/.",
         )
 
 
@@ -159,8 +159,8 @@ def _check(data: bytes, name: str, origin: str) -> None:
     if found != expected:
         raise DataError(
             f"{origin} is not the published CIFAR-10 batch: its MD5 is {found}, expected "
-            f"{expected}. "
-            f"Get {ARCHIVE} again; images in class folders are read without checksums."
+            f"{expected}.",
+            f"Get {ARCHIVE} again; images in class folders are read without checksums.",
         )
 
 

@@ -63,9 +63,9 @@ def download_archive(folder: Path, progress: Progress | None = None) -> Path:
                 return _from_any_source(path, progress)
             if difference := difference_from(ARCHIVE_MD5, path, progress):
                 raise DataError(
-                    f"{path} is not the published file of CIFAR-10: {difference}. It stays as it "
-                    "is: move it elsewhere to have it downloaded again, or name another folder "
-                    "with --data-dir."
+                    f"{path} is not the published file of CIFAR-10: {difference}.",
+                    "It stays as it is: move it elsewhere to have it downloaded again, or name "
+                    "another folder with --data-dir.",
                 )
             return path
 
@@ -75,7 +75,9 @@ def _alone(folder: Path, progress: Progress | None) -> Iterator[None]:
     """Wait for the processes that download into `folder`, as long as they get anywhere."""
     path = folder / f"{ARCHIVE}.lock"
     if not is_replaceable(path):
-        raise StorageError(f"{path} is not a regular file. Remove it, or name another --data-dir.")
+        raise StorageError(
+            f"{path} is not a regular file.", "Remove it, or name another --data-dir."
+        )
     lock, part = FileLock(path), folder / f"{ARCHIVE}.part"
     seen, since = -1, time.monotonic()
     while True:
@@ -88,7 +90,8 @@ def _alone(folder: Path, progress: Progress | None) -> Iterator[None]:
             if time.monotonic() - since > STALLS_OF_ANOTHER * STALL_SECONDS:
                 raise DataError(
                     f"Another process holds {path} and has received nothing for "
-                    f"{time.monotonic() - since:.0f} s. End it, or name another --data-dir."
+                    f"{time.monotonic() - since:.0f} s.",
+                    "End it, or name another --data-dir.",
                 ) from None
             if progress:
                 progress("Waiting for another download of CIFAR-10", max(size, 0), ARCHIVE_BYTES)
@@ -101,7 +104,9 @@ def _alone(folder: Path, progress: Progress | None) -> Iterator[None]:
 def _from_any_source(path: Path, progress: Progress | None) -> Path:
     part = path.with_name(f"{path.name}.part")
     if not is_replaceable(part):
-        raise StorageError(f"{part} is not a regular file. Remove it, or name another --data-dir.")
+        raise StorageError(
+            f"{part} is not a regular file.", "Remove it, or name another --data-dir."
+        )
     failures = []
     for url in sources():
         # A part that another source left may be rubbish: then start over, once.
@@ -123,10 +128,9 @@ def _from_any_source(path: Path, progress: Progress | None) -> Path:
             sync_folder(path.parent)
             return path
     raise DataError(
-        "CIFAR-10 could not be downloaded. "
-        + "; ".join(failures)
-        + f". Get {ARCHIVE} by other means and pass --data PATH, set CIFAR_RESNET_MIRROR to a "
-        "source of your own, or try --data shapes, which needs no network."
+        f"CIFAR-10 could not be downloaded. {'; '.join(failures)}.",
+        f"Get {ARCHIVE} by other means and pass --data PATH, set CIFAR_RESNET_MIRROR to a "
+        "source of your own, or try --data shapes, which needs no network.",
     )
 
 

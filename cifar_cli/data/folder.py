@@ -205,8 +205,8 @@ def _mapped(
 def _allow(bad: Sequence[BadImage], total: int, skip: bool) -> None:
     if bad and not skip:
         raise DataError(
-            f"{len(bad):,} of {total:,} images cannot be read: {_reasons(bad)}. Remove or replace "
-            "them, or go on without them: --skip-bad-images."
+            f"{len(bad):,} of {total:,} images cannot be read: {_reasons(bad)}.",
+            "Remove or replace them, or go on without them: --skip-bad-images.",
         )
 
 

@@ -110,8 +110,8 @@ def class_names(listing: Listing, entries: Sequence[Entry]) -> tuple[str, ...]:
     problems = [f"{what} {first_of(names)}" for what, names in differences.items() if names]
     if problems:
         raise DataError(
-            f"The classes of {train} and {test} differ: {'; '.join(problems)}. Every class needs "
-            "images in both: add them, or remove its folder."
+            f"The classes of {train} and {test} differ: {'; '.join(problems)}.",
+            "Every class needs images in both: add them, or remove its folder.",
         )
     if len(in_train) < 2:
         raise DataError(
@@ -136,8 +136,8 @@ def _test_folder(root: Path) -> Path:
         if (root / name).is_dir():
             return root / name
     raise DataError(
-        f"{root} has a train/ folder but neither test/ nor val/. Put the images that are to be "
-        "validated on into test/<class>/."
+        f"{root} has a train/ folder but neither test/ nor val/.",
+        "Put the images that are to be validated on into test/<class>/.",
     )
 
 

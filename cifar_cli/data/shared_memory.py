@@ -41,7 +41,7 @@ class SharedMemory:
             self.forget()
             kind = StorageError if self.path else OutOfMemoryError
             raise kind(
-                f"Loader processes need {size / 10**6:,.0f} MB to share images: {error}. {WITHOUT}"
+                f"Loader processes need {size / 10**6:,.0f} MB to share images: {error}.", WITHOUT
             ) from error
 
     @property

@@ -113,7 +113,8 @@ def _image_memory(config: DataConfig) -> Iterator[None]:
         side = config.image_size
         raise OutOfMemoryError(
             f"Out of memory: the images of {config.source}, decoded to {side} x {side} pixels, do "
-            "not fit. Use fewer of them, a smaller data.image_size, or a machine with more memory."
+            "not fit.",
+            "Use fewer of them, a smaller data.image_size, or a machine with more memory.",
         ) from error
 
 
@@ -169,8 +170,8 @@ def _no_images(source: str) -> DataError:
         return DataError(f"--data {source!r} is neither a folder nor a regular file.")
     if path.is_dir():
         return DataError(
-            f"{source} holds neither train/<class>/ folders nor {FOLDER}/. "
-            "See doc/data.md for the layouts that are read."
+            f"{source} holds neither train/<class>/ folders nor {FOLDER}/.",
+            "See doc/data.md for the layouts that are read.",
         )
     return DataError(
         f"--data {source!r}{nearest_hint(source, NAMES)}: not one of {', '.join(NAMES)}, and no "

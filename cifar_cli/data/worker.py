@@ -96,8 +96,8 @@ def main(setup: dict[str, Any]) -> None:
 def answer_requests(setup: dict[str, Any], replies: BinaryIO) -> None:
     """Say that all is ready, then fill one slot per request: ticket, epoch, first, last, slot."""
 
-    def reply(ticket: int, kind: str = "", text: str = "") -> None:
-        replies.write(json.dumps([ticket, kind, text]).encode() + b"\n")
+    def reply(ticket: int, kind: str = "", what: str = "", remedy: str = "") -> None:
+        replies.write(json.dumps([ticket, kind, what, remedy]).encode() + b"\n")
 
     try:
         # Albumentations takes torch along where it is there, and does without where it is not.
@@ -112,7 +112,7 @@ def answer_requests(setup: dict[str, Any], replies: BinaryIO) -> None:
             AugmentConfig(**setup["augment"]), setup["fill"], setup["seed"], layout.side
         )
     except Exception as error:
-        reply(READY, *_told(error))
+        reply(READY, *_as_values(error))
         return
     reply(READY)
     for line in sys.stdin.buffer:
@@ -123,15 +123,15 @@ def answer_requests(setup: dict[str, Any], replies: BinaryIO) -> None:
                 shared.images[rows], shared.indices[rows], epoch
             )
         except Exception as error:
-            reply(ticket, *_told(error))
+            reply(ticket, *_as_values(error))
         else:
             reply(ticket)
 
 
-def _told(error: Exception) -> tuple[str, str]:
-    """An error as a value: the name of its kind, empty where it is a fault, and its text."""
+def _as_values(error: Exception) -> tuple[str, str, str]:
+    """The name of an error's kind, empty for a fault of the program; what is wrong; the remedy."""
     if isinstance(error, CifarError):
-        return type(error).__name__, str(error)
+        return type(error).__name__, error.what, error.remedy
     if isinstance(error, MemoryError):
-        return "OutOfMemoryError", f"A loader process has no memory left. {WITHOUT}"
-    return "", f"{type(error).__name__}: {error}"
+        return "OutOfMemoryError", "A loader process has no memory left.", WITHOUT
+    return "", f"{type(error).__name__}: {error}", ""

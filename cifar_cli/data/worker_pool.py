@@ -40,8 +40,8 @@ try:
     from cifar_cli.data.worker import main
 except Exception as error:
     kind = "OutOfMemoryError" if isinstance(error, (OSError, MemoryError)) else "ConfigError"
-    text = f"A loader process cannot load the program ({type(error).__name__}: {error})."
-    print(json.dumps([0, kind, f"{text} Try --set data.workers=0."]), flush=True)
+    what = f"A loader process cannot load the program ({type(error).__name__}: {error})."
+    print(json.dumps([0, kind, what, "Try --set data.workers=0."]), flush=True)
 else:
     main(setup)
 """
@@ -97,7 +97,7 @@ class WorkerPool:
             self.close()
             why = (isinstance(error, OSError) and error.strerror) or error or "no memory is left"
             raise OutOfMemoryError(
-                f"A loader process cannot be started: {why}. {WITHOUT}"
+                f"A loader process cannot be started: {why}.", WITHOUT
             ) from error
         except BaseException:
             self.close()
@@ -196,17 +196,17 @@ class _Worker:
                 if stop_seen:
                     raise StoppedWaitingError from None
                 raise OutOfMemoryError(
-                    f"A loader process has given no batch for {PATIENCE_SECONDS:.0f} s. {WITHOUT}"
+                    f"A loader process has given no batch for {PATIENCE_SECONDS:.0f} s.", WITHOUT
                 ) from None
             if line is None:
                 raise self._death()
-            answered, kind, text = json.loads(line)
+            answered, kind, what, remedy = json.loads(line)
             if answered == ticket:
                 break
         if kind:
-            raise getattr(errors, kind)(text)
-        if text:
-            raise RuntimeError(f"In a loader process: {text}")
+            raise getattr(errors, kind)(what, remedy)
+        if what:
+            raise RuntimeError(f"In a loader process: {what}")
 
     def send(self, value: object) -> None:
         """Send the setup, or a request: ticket, epoch, first, last, slot."""
@@ -223,10 +223,11 @@ class _Worker:
             self.process.wait(5)
         code = self.process.returncode
         if code is not None and code > 0:
-            return ConfigError(f"A loader process ended with exit code {code}. {WITHOUT}")
+            return ConfigError(f"A loader process ended with exit code {code}.", WITHOUT)
         return OutOfMemoryError(
             "A loader process was killed, as the system does where memory runs out "
-            f"(signal {-(code or 0)}). {WITHOUT}"
+            f"(signal {-(code or 0)}).",
+            WITHOUT,
         )
 
     def end(self) -> None:

@@ -127,6 +127,6 @@ class Stream(io.TextIOBase):
         self.is_over = nobody or self.is_needed
         if self.is_needed and not nobody:
             raise StorageError(
-                f"Cannot write the results to standard output: {error.strerror or error}. "
-                "Free some space, or send them elsewhere."
+                f"Cannot write the results to standard output: {error.strerror or error}.",
+                "Free some space, or send them elsewhere.",
             ) from error

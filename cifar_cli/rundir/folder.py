@@ -121,8 +121,8 @@ class RunDir:
                 stack.enter_context(self._lock(LOCK_SECONDS))
             except BlockingIOError:
                 raise ConfigError(
-                    f"Another process is training in {self.path}. Wait for it, or choose another "
-                    "--name or --run-dir."
+                    f"Another process is training in {self.path}.",
+                    "Wait for it, or choose another --name or --run-dir.",
                 ) from None
             yield
 

@@ -45,8 +45,8 @@ def create_run(path: Path, *, exactly: bool = False) -> RunDir:
                     return run
             if exactly:
                 raise ConfigError(
-                    f"{path} is taken: another process has just made it, or it is not a folder. "
-                    "Choose another --name or --run-dir."
+                    f"{path} is taken: another process has just made it, or it is not a folder.",
+                    "Choose another --name or --run-dir.",
                 )
             number += 1
             candidate = path.with_name(f"{path.name}-{number}")
@@ -84,7 +84,7 @@ def find_run(run: str | os.PathLike[str] | None = None) -> RunDir:
     if run is None:
         if not known:
             raise CheckpointError(
-                "No run under runs/ yet. Train one first: cifar-resnet train --recipe demo"
+                "No run under runs/ yet.", "Train one first: cifar-resnet train --recipe demo"
             )
         return RunDir(known[-1])
     for candidate in (Path(run), RUNS / run):

@@ -26,7 +26,7 @@ from cifar_cli.storage import storage_errors, write_bytes
 from cifar_cli.training.averaging import SlowWeights, averaged
 from cifar_cli.training.document import FORMAT, VERSION, Optimizer, Training, check_document
 from cifar_cli.training.runtime import memory_errors, restore_rng, rng_state
-from cifar_cli.training.sealed import DamagedError, read_archive, seal
+from cifar_cli.training.sealed import DamagedError, read_archive, reading, seal
 from cifar_cli.training.trainer import TrainState
 
 PREVIOUS = "previous.pt"
@@ -105,7 +105,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         OutOfMemoryError: It does not fit into memory.
     """
     try:
-        with memory_errors(f"while {path} is read. Free some memory, or use a smaller checkpoint."):
+        with memory_errors(*reading(path)):
             content = read_archive(path, _others(path))
         document = check_document(content, str(path))
         config = build_config(document.config)
@@ -114,9 +114,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             network = build_model(config.model, len(document.class_names), config.data.image_size)
         _check_weights(path, network, weights)
     except FileNotFoundError:
-        raise CheckpointError(f"There is no checkpoint {path}. {_others(path)}") from None
+        raise CheckpointError(f"There is no checkpoint {path}.", _others(path)) from None
     except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: {error.what}", error.remedy) from error
     except RecursionError:
         raise CheckpointError(f"{path} is nested too deeply for a checkpoint.") from None
     names = tuple(document.class_names)
@@ -138,8 +138,9 @@ def load_newest(path: Path) -> Checkpoint | None:
                 damaged.append(str(candidate))
     if damaged:
         raise CheckpointError(
-            f"{' and '.join(damaged)} cannot be read: their checksums do not fit. This run cannot "
-            "go on; start a new one. Its best.pt, if it is there, can still be evaluated."
+            f"{' and '.join(damaged)} cannot be read: their checksums do not fit.",
+            "This run cannot go on; start a new one. Its best.pt, if it is there, can still be "
+            "evaluated.",
         )
     return None
 

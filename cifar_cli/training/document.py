@@ -209,8 +209,8 @@ def check_document(content: object, name: str) -> Document:
     if not _is(version, VERSION):
         found = version if isinstance(version, int) and abs(version) < 2**31 else "unknown"
         raise CheckpointError(
-            f"{name} has version {found}; this program reads version {VERSION}. "
-            "Use the version of cifar-resnet that wrote it, or the newest one."
+            f"{name} has version {found}; this program reads version {VERSION}.",
+            "Use the version of cifar-resnet that wrote it, or the newest one.",
         )
     try:
         return Document.model_validate(content)

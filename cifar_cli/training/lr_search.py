@@ -102,7 +102,7 @@ def lr_range_test(
         if model is None:
             torch.manual_seed(config.seed)
             classes, size = len(splits.class_names), config.data.image_size
-            with memory_errors(smaller_network(config)):
+            with memory_errors(*smaller_network(config)):
                 model = build_model(config.model, classes, size, loader.sample)
         tested = place_model(copy.deepcopy(model), config, device)
         history = _range_test(
@@ -111,14 +111,14 @@ def lr_range_test(
     finite = [(lr, loss) for lr, loss in zip(*history, strict=False) if math.isfinite(loss)]
     if len(finite) < LEAST_STEPS:
         raise DivergedError(
-            f"The loss diverged after {len(finite)} steps, too few for a suggestion. Lower "
-            f"--start-lr ({start_lr:g}) or raise --num-iter ({num_iter})."
+            f"The loss diverged after {len(finite)} steps, too few for a suggestion.",
+            f"Lower --start-lr ({start_lr:g}) or raise --num-iter ({num_iter}).",
         )
     lrs, losses = (tuple(column) for column in zip(*finite, strict=True))
     if min(losses) == losses[0]:
         raise DivergedError(
-            "The loss never fell below that of the first step; nothing can be suggested. Lower "
-            f"--start-lr ({start_lr:g}) or raise --num-iter ({num_iter})."
+            "The loss never fell below that of the first step; nothing can be suggested.",
+            f"Lower --start-lr ({start_lr:g}) or raise --num-iter ({num_iter}).",
         )
     return LrCurve(lrs, losses, len(lrs) < num_iter, suggest(lrs, losses))
 

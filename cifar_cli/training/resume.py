@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from cifar_cli.config import Config
 from cifar_cli.config.loading import flat_settings
@@ -15,24 +16,37 @@ from cifar_cli.rundir import RunDir
 from cifar_cli.training.checkpoint import Checkpoint, load_newest
 from cifar_cli.training.trainer import TrainState
 
-# How a run is carried on may change at a resume; what it computes may not.
-FREE_TO_CHANGE = (
+# How a run is computed may change at a resume; what it computes may not.
+FREE_TO_CHANGE = {
     "data.dir", "data.source", "data.workers", "data.skip_bad_images", "device",
     "runtime.threads", "runtime.channels_last", "runtime.compile", "runtime.lean_memory",
     "runtime.winograd", "runtime.native", "train.save_minutes",
-)  # fmt: skip
-# These decide the shapes of the weights, which tell more clearly what does not fit.
-SEEN_IN_THE_WEIGHTS = ("model.name", "model.width", "model.convolutions")
-# Where these change, a step no longer stands for the same images.
-MOVES_THE_STEPS = (
-    "the images",
-    "train.batch_size",
-    "data.limit_train",
-    "data.val_fraction",
-    "seed",
-)
-# Under another one of these the same steps come out otherwise, if only in the last digits.
-DECIDES_THE_DIGITS = ("cifar_resnet", "processor", "device", "device_name", "compiled_code")
+}  # fmt: skip
+# The shapes of the weights depend on these, and an error about a shape is clearer.
+CHECKED_BY_SHAPE = {"model.name", "model.width", "model.widths", "model.convolutions"}
+IMAGES = "the images"
+# If one of these changes, a step no longer stands for the same images.
+RESTARTS_EPOCH = {IMAGES, "train.batch_size", "data.limit_train", "data.val_fraction", "seed"}
+# If one of these changes, the same steps give other results, if only in the last digits.
+AFFECTS_ROUNDING = ("cifar_resnet", "processor", "device", "device_name", "compiled_code")
+
+
+class Change(NamedTuple):
+    """A setting, or a fact of the environment, that is not as it was."""
+
+    key: str
+    before: Any = None
+    now: Any = None
+
+    def __str__(self) -> str:
+        if self.before is None and self.now is None:
+            return self.key
+        return f"{self.key} {self.before} → {self.now}"
+
+
+def listed(changes: Sequence[Change]) -> str:
+    """Changes in one line."""
+    return "; ".join(map(str, changes))
 
 
 def checkpoint_of(run: RunDir) -> Checkpoint | None:
@@ -49,20 +63,22 @@ def checkpoint_of(run: RunDir) -> Checkpoint | None:
             return None
         raise CheckpointError(
             f"{run.path} holds files, but no run of cifar-resnet: there is nothing to resume, and "
-            "nothing is written there. Choose another --name or --run-dir."
+            "nothing is written there.",
+            "Choose another --name or --run-dir.",
         )
     checkpoint = load_newest(run.last)
     if checkpoint is None and (os.path.lexists(run.result) or run.read_metrics()):
         raise CheckpointError(
             f"{run.path} has results, but its checkpoints last.pt and previous.pt are lost: it "
-            "cannot go on. Start a new run."
+            "cannot go on.",
+            "Start a new run.",
         )
     return checkpoint
 
 
 def resumed_settings(
     config: Config, checkpoint: Checkpoint, allow_changes: bool
-) -> tuple[Config, list[str]]:
+) -> tuple[Config, list[Change]]:
     """The settings to go on with, and what of them differs from the run's own.
 
     Raises:
@@ -74,39 +90,41 @@ def resumed_settings(
         config = config.model_copy(update={"optim": found})
     before, now = flat_settings(old), flat_settings(config)
     changed = [
-        f"{key} {before[key]!r} → {now[key]!r}"
+        Change(key, before[key], now[key])
         for key in before
-        if before[key] != now[key] and not key.startswith((*FREE_TO_CHANGE, *SEEN_IN_THE_WEIGHTS))
+        if before[key] != now[key] and key not in FREE_TO_CHANGE | CHECKED_BY_SHAPE
     ]
     run = checkpoint.path.parent.parent
     if changed and not allow_changes:
         raise ConfigError(
-            f"--resume goes on with the settings of {run}, but these differ: "
-            f"{'; '.join(changed)}. Leave them out, start a new run, or add --allow-changes."
+            f"--resume goes on with the settings of {run}, but these differ: {listed(changed)}.",
+            "Leave them out, start a new run, or add --allow-changes.",
         )
     _refuse_what_cannot_change(config, checkpoint, changed)
     return config, changed
 
 
-def _refuse_what_cannot_change(config: Config, checkpoint: Checkpoint, changed: list[str]) -> None:
+def _refuse_what_cannot_change(
+    config: Config, checkpoint: Checkpoint, changed: list[Change]
+) -> None:
     training = checkpoint.training
     begun = training.epoch - (training.step == 0) if training else 0
     held_out = config.data.val_fraction or checkpoint.config.data.val_fraction
-    for text in changed:
+    for change in changed:
         why = None
-        if text.startswith("optim.name"):
+        if change.key == "optim.name":
             why = "the optimiser's averages would not fit"
-        elif text.startswith("train.epochs") and config.train.epochs < begun:
+        elif change.key == "train.epochs" and config.train.epochs < begun:
             why = f"{begun} epochs have begun"
-        elif text.startswith(("seed", "data.val_fraction")) and held_out:
+        elif change.key in ("seed", "data.val_fraction") and held_out:
             why = "the run would be validated on images that it was trained on"
         if why:
-            raise ConfigError(f"--allow-changes: not {text}, since {why}. Start a new run.")
+            raise ConfigError(f"--allow-changes: not {change}, since {why}.", "Start a new run.")
 
 
 def changed_images(
     dataset: Dataset, splits: Splits, checkpoint: Checkpoint, config: Config, allow_changes: bool
-) -> list[str]:
+) -> list[Change]:
     """What differs about the images of a resumed run, `splits` of `dataset` as `config` says.
 
     Raises:
@@ -117,7 +135,8 @@ def changed_images(
     if not allow_changes:
         raise ConfigError(
             f"--resume: the images are not those that {checkpoint.path.parent.parent} was trained "
-            "on. Give it the same --data, start a new run, or add --allow-changes."
+            "on.",
+            "Give it the same --data, start a new run, or add --allow-changes.",
         )
     old = checkpoint.config
     # Drawn as at first, they must be the same; at another size, pixels cannot be compared.
@@ -126,9 +145,10 @@ def changed_images(
         if before.fingerprint != checkpoint.data:
             raise ConfigError(
                 "--allow-changes: not other images, since the run might be validated on images "
-                "that it was trained on. Start a new run."
+                "that it was trained on.",
+                "Start a new run.",
             )
-    return ["the images"]
+    return [Change(IMAGES)]
 
 
 def with_folder(config: Config, suggested: str | None) -> Config:
@@ -137,20 +157,20 @@ def with_folder(config: Config, suggested: str | None) -> Config:
     return config.model_copy(update={"data": data})
 
 
-def moves_the_steps(changed: list[str]) -> bool:
+def restarts_epoch(changed: list[Change]) -> bool:
     """Whether a step no longer stands for the same images, so that an epoch must start again."""
-    return any(text.startswith(MOVES_THE_STEPS) for text in changed)
+    return any(change.key in RESTARTS_EPOCH for change in changed)
 
 
 def check_position(
-    state: TrainState, checkpoint: Checkpoint, loader: TrainLoader, changed: list[str]
+    state: TrainState, checkpoint: Checkpoint, loader: TrainLoader, changed: list[Change]
 ) -> None:
     """Refuse a place in an epoch that an epoch of these images does not have.
 
     Raises:
         CheckpointError: The checkpoint holds more of its epoch.
     """
-    if moves_the_steps(changed):  # the epoch starts over
+    if restarts_epoch(changed):  # the epoch starts over
         return
     images = 0 if state.correct is None else int(state.correct)
     for entry, found, most in (
@@ -163,24 +183,24 @@ def check_position(
             )
 
 
-def inexact_reasons(run: RunDir, now: dict[str, Any], config: Config) -> list[str]:
+def inexact_reasons(run: RunDir, now: dict[str, Any], config: Config) -> list[Change]:
     """Why a resumed run will not be bit-identical to one that was never stopped; empty if it will.
 
     Of what decides the last digits: what differs from when the run was last trained, and
     torch.compile, whose kernels depend on the order in which shapes of batches are met.
     """
     changed = _changed_environment(run, now)
-    return [*changed, "runtime.compile"] if config.runtime.compile else changed
+    return [*changed, Change("runtime.compile")] if config.runtime.compile else changed
 
 
-def _changed_environment(run: RunDir, now: dict[str, Any]) -> list[str]:
+def _changed_environment(run: RunDir, now: dict[str, Any]) -> list[Change]:
     before = run.peek_json("env.json")  # if it is damaged, that says nothing of the run itself
     old, new = _deciding(before), _deciding(now)
-    return [f"{key} {old[key]} → {new[key]}" for key in old if key in new and old[key] != new[key]]
+    return [Change(key, old[key], new[key]) for key in old if key in new and old[key] != new[key]]
 
 
 def _deciding(environment: dict[str, Any]) -> dict[str, Any]:
-    keys = [*DECIDES_THE_DIGITS, *(["threads"] if environment.get("device") == "cpu" else [])]
+    keys = [*AFFECTS_ROUNDING, *(["threads"] if environment.get("device") == "cpu" else [])]
     packages = environment.get("packages")
     found = {key: environment[key] for key in keys if key in environment}
     found |= packages if isinstance(packages, dict) else {}

@@ -32,11 +32,13 @@ from cifar_cli.training.observer import Observer
 from cifar_cli.training.optim import build_optimizer
 from cifar_cli.training.result import TrainResult, finish, finished
 from cifar_cli.training.resume import (
+    Change,
     changed_images,
     check_position,
     checkpoint_of,
     inexact_reasons,
-    moves_the_steps,
+    listed,
+    restarts_epoch,
     resumed_settings,
     with_folder,
 )
@@ -86,7 +88,7 @@ def train(
     run = RunDir(_target(run_dir, name, resume))
     with ExitStack() as stack:
         checkpoint: Checkpoint | None = None
-        changed: list[str] = []
+        changed: list[Change] = []
         is_here = resume and run.path.is_dir()
         if is_here:
             stack.enter_context(run.locked())
@@ -101,7 +103,7 @@ def train(
         elif resume:
             observer.message(f"Nothing to resume in {run.path}: starting fresh.")
         check_place(run.path)
-        with memory_errors(fewer_images(config)):
+        with memory_errors(*fewer_images(config)):
             # The folder that a run names may be somebody else's: it is read, not written to.
             suggested = checkpoint.config.data.dir if checkpoint else None
             dataset = load_dataset(config.data, observer.progress, suggested)
@@ -119,8 +121,8 @@ def train(
                 check_position(state, checkpoint, loader, changed)
             loader.wait_until_ready()
         if changed:
-            observer.message(f"Going on with changes: {'; '.join(changed)}.")
-            if state.step and moves_the_steps(changed):
+            observer.message(f"Going on with changes: {listed(changed)}.")
+            if state.step and restarts_epoch(changed):
                 observer.message(f"Epoch {state.epoch} starts again from its first step.")
                 state.restart_epoch()
         # A run that was killed before its first checkpoint starts over where it lies.
@@ -147,7 +149,7 @@ def _train_in(
     reasons = inexact_reasons(run, environment, config) if is_resumed else []
     if reasons:
         observer.message(
-            f"Not bit-identical to a run that was never stopped, because of: {'; '.join(reasons)}."
+            f"Not bit-identical to a run that was never stopped, because of: {listed(reasons)}."
         )
     # The status comes first: it shows that the folder is a run.
     run.write_status("running", epochs_completed=len(state.history), epochs=config.train.epochs)
@@ -162,7 +164,7 @@ def _train_in(
     if skipped:
         rows = [image._asdict() for image in skipped]
         write_csv(run.path / "skipped_images.csv", list(BadImage._fields), rows)
-    details = {"changed": reasons} if reasons else {}
+    details = {"changed": list(map(str, reasons))} if reasons else {}
     run.log("resumed" if is_resumed else "started", epoch=state.epoch, **details)
     observer.started(run, config, len(splits.train), loader.steps, state.epoch)
     if splits.val_is_test:
@@ -184,7 +186,7 @@ def _train_in(
         return stop() or time.monotonic() - saved > 60 * config.train.save_minutes
 
     try:
-        with stop.listening(), memory_errors(smaller_batch(config)), compile_errors(config):
+        with stop.listening(), memory_errors(*smaller_batch(config)), compile_errors(config):
             for ended in train_epochs(
                 state, loader, splits.val, config, pause=pause, on_step=clock.stepped
             ):
@@ -203,7 +205,8 @@ def _train_in(
                 if stop.number is not None and state.epoch <= config.train.epochs:
                     raise Interrupted(
                         f"Stopped in epoch {state.epoch} after step {state.step}; everything is "
-                        "saved. Go on with: cifar-resnet train --resume --run-dir "
+                        "saved.",
+                        "Go on with: cifar-resnet train --resume --run-dir "
                         f"{shlex.quote(str(run.path))}",
                         stop.number,
                     )
@@ -243,14 +246,15 @@ def _target(run_dir: str | os.PathLike[str] | None, name: str | None, resume: bo
         names = [path.name for path in others]
         raise CheckpointError(
             f"--resume --name {name}: there is no such run{nearest_hint(name, names)}. Runs here: "
-            f"{', '.join(names[-8:])}. To start a new one, leave out --resume."
+            f"{', '.join(names[-8:])}.",
+            "To start a new one, leave out --resume.",
         )
     return target
 
 
 def _fresh_state(config: Config, num_classes: int, loader: TrainLoader) -> TrainState:
     torch.manual_seed(config.seed)
-    with memory_errors(smaller_network(config)):
+    with memory_errors(*smaller_network(config)):
         model = build_model(config.model, num_classes, config.data.image_size, loader.sample)
         model = place_model(model, config, loader.device)
     assert not isinstance(config.optim.max_lr, str)
@@ -264,7 +268,7 @@ def _with_found_lr(
     from cifar_cli.training.lr_search import lr_range_test
 
     observer.message("First the LR range test, 200 steps at most.")
-    with memory_errors(smaller_batch(config)):
+    with memory_errors(*smaller_batch(config)):
         curve = lr_range_test(
             config, splits, loader.device, loader=loader, on_step=observer.progress
         )

@@ -192,30 +192,30 @@ def _version(package: str) -> str | None:
         return None
 
 
-def smaller_batch(config: Config) -> str:
-    """What to do if a training step does not fit into memory."""
+def smaller_batch(config: Config) -> tuple[str, str]:
+    """When memory ran out, and what to do, if a training step does not fit into it."""
     size, narrower = config.train.batch_size, _narrower(config)
     if size == 1:
         smaller = f"--set data.image_size={config.data.image_size // 2}, or " * _can_shrink(config)
-        return f"in a training step of one image. Try {smaller}a narrower network: {narrower}."
-    return (
-        f"at batch size {size}. Try --batch-size {max(1, size // 2)} (and divide --max-lr alike), "
-        f"or a narrower network: {narrower}."
+        return "in a training step of one image", f"Try {smaller}a narrower network: {narrower}."
+    return f"at batch size {size}", (
+        f"Try --batch-size {max(1, size // 2)} (and divide --max-lr alike), or a narrower network: "
+        f"{narrower}."
     )
 
 
-def fewer_images(config: Config) -> str:
-    """What to do if the images do not fit into memory, all of which are held there."""
+def fewer_images(config: Config) -> tuple[str, str]:
+    """The same if the images do not fit into memory, all of which are held there."""
     smaller = f"--set data.image_size={config.data.image_size // 2}, or " * _can_shrink(config)
     return (
-        f"while loading the images of {config.data.source}. Try {smaller}a folder with fewer "
-        "images (--data), or allow more memory."
+        f"while loading the images of {config.data.source}",
+        f"Try {smaller}a folder with fewer images (--data), or allow more memory.",
     )
 
 
-def smaller_network(config: Config) -> str:
-    """What to do if the network itself does not fit into memory."""
-    return f"while building the network. Try a narrower one: {_narrower(config)}."
+def smaller_network(config: Config) -> tuple[str, str]:
+    """The same if the network itself does not fit into memory."""
+    return "while building the network", f"Try a narrower one: {_narrower(config)}."
 
 
 def _can_shrink(config: Config) -> bool:
@@ -230,14 +230,14 @@ def _narrower(config: Config) -> str:
 
 
 @contextmanager
-def memory_errors(remedy: str) -> Iterator[None]:
+def memory_errors(when: str, remedy: str = "") -> Iterator[None]:
     """Turn an out-of-memory failure of torch or Python into one with a remedy."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError) and not is_out_of_memory(error):
             raise
-        raise OutOfMemoryError(f"Out of memory {remedy}") from error
+        raise OutOfMemoryError(f"Out of memory {when}.", remedy) from error
 
 
 @contextmanager
@@ -256,8 +256,8 @@ def compile_errors(config: Config) -> Iterator[None]:
             raise
         why = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         raise ConfigError(
-            f"runtime.compile=true: torch.compile fails here ({type(error).__name__}: {why:.200}). "
-            "Install a C++ compiler (g++), or use --set runtime.compile=false."
+            f"runtime.compile=true: torch.compile fails here ({type(error).__name__}: {why:.200}).",
+            "Install a C++ compiler (g++), or use --set runtime.compile=false.",
         ) from error
 
 

@@ -27,6 +27,11 @@ class DamagedError(CheckpointError):
     """A file that is not as it was written."""
 
 
+def reading(path: Path) -> tuple[str, str]:
+    """When memory ran out, and what to do, if a checkpoint does not fit into it."""
+    return f"while {path} is read", "Free some memory, or use a smaller checkpoint."
+
+
 def seal(file: bytes) -> bytes:
     """Add a SHA-256 of all bytes to a file of `torch.save`, as the comment of its archive."""
     assert file[-_END_BYTES:][:4] == _END
@@ -71,7 +76,7 @@ def read_archive(path: Path, others: str) -> object:
             raise ValueError
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch thinks of other programs' files
-            with memory_errors(f"while {path} is read."):
+            with memory_errors(*reading(path)):
                 return torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
     except (MemoryError, OutOfMemoryError):
         raise
@@ -98,6 +103,6 @@ def _sealed_bytes(path: Path, others: str) -> bytes:
             raise
         is_damage = error.errno in (errno.EINVAL, errno.EISDIR)  # no regular file
         kind = DamagedError if is_damage else CheckpointError
-        raise kind(f"Cannot read {path}: {reason_of(error)}. {others}") from error
+        raise kind(f"Cannot read {path}: {reason_of(error)}.", others) from error
     what = "is damaged: its checksum does not fit" if size else "is empty"
-    raise DamagedError(f"{path} {what}. {others}")
+    raise DamagedError(f"{path} {what}.", others)

@@ -41,6 +41,6 @@ def temporary_folder() -> Iterator[Path]:
         folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     except OSError as error:
         why = error.strerror or error
-        raise StorageError(f"Cannot make a temporary folder: {why}. {SET_ONE}") from error
+        raise StorageError(f"Cannot make a temporary folder: {why}.", SET_ONE) from error
     with folder as path:
         yield Path(path)
