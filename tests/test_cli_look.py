@@ -316,7 +316,7 @@ def test_a_fault_of_the_program_is_named_as_one(
     monkeypatch.setattr("cifar_cli.analysis.evaluate.summarise_predictions", broken)
     answer = cli("evaluate", trained)
     assert answer.code == 1
-    assert "A fault of the program: ZeroDivisionError: oh" in answer.err
+    assert "Internal error: ZeroDivisionError: oh" in answer.err
     assert "Traceback" not in answer.err
     again = cli("--debug", "evaluate", trained)
     assert again.code == 1

@@ -25,7 +25,7 @@ def test_train_prints_a_line_an_epoch_and_the_table(cli: Cli, in_tmp: Path) -> N
     assert "Run directory: runs/first" in answer.out
     lines = [line for line in answer.err.splitlines() if line.startswith("epoch ")]
     assert len(lines) == 2
-    assert "The test split is used for validation" in answer.err
+    assert "Validating on the test split" in answer.err
     found = rows(in_tmp / "runs/first/metrics.csv")
     assert [row["epoch"] for row in found] == ["1", "2"]
     assert f"{float(found[-1]['val_accuracy']):.2%} after 2 epochs in" in answer.out

@@ -118,7 +118,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_weights(
     with pytest.raises(Interrupted, match="everything is saved") as caught:
         train(config, name="stopped", observer=stopper)
     assert caught.value.exit_code == 128 + number
-    assert stopper.messages[-1].startswith("Stopping")
+    assert stopper.messages[-1].startswith("Finishing this step")
     run = RunDir(Path("runs/stopped"))
     assert run.read_json("status.json")["state"] == "interrupted"
     assert not (run.path / "result.json").exists()
@@ -165,7 +165,7 @@ def test_resuming_a_finished_run_touches_nothing(in_tmp: Path) -> None:
     again = train(tiny_config(), name="a", resume=True, observer=listener)
     assert again == first
     assert {p: p.stat().st_mtime_ns for p in Path("runs").rglob("*")} == before
-    assert listener.messages == ["runs/a is complete; nothing is left to do."]
+    assert listener.messages == ["runs/a is complete; there is nothing to do."]
 
 
 @pytest.mark.fault(13)
@@ -173,7 +173,7 @@ def test_resume_with_nothing_to_resume_starts_fresh_and_says_so(in_tmp: Path) ->
     listener = StopAt(0, 0)
     first = train(tiny_config(), name="a", resume=True, observer=listener)
     assert first.epochs_completed == 2
-    assert listener.messages[0] == "Nothing to resume in runs/a: starting fresh."
+    assert listener.messages[0] == "Nothing to resume in runs/a: starting a new run."
     train(tiny_config(train__epochs=1), run_dir="elsewhere", resume=True)
     assert Path("elsewhere/result.json").is_file()
 
@@ -236,7 +236,7 @@ def test_a_resume_under_other_conditions_says_which(in_tmp: Path) -> None:
     threads, torch_now = environment["threads"], environment["packages"]["torch"]
     what = [f"threads 99 → {threads}", f"torch 1.0 → {torch_now}"]
     assert notices(1, 2) == [
-        f"Not bit-identical to a run that was never stopped, because of: {'; '.join(what)}."
+        f"Not bit-identical to an uninterrupted run, because these differ: {'; '.join(what)}."
     ]
     events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
     assert [e["changed"] for e in events if e["event"] == "resumed"] == [what]
@@ -264,10 +264,10 @@ def test_changed_settings_need_to_be_asked_for(in_tmp: Path, changes: dict[str, 
     result = train(
         tiny_config(**changes), name="a", resume=True, allow_changes=True, observer=listener
     )
-    assert any(text.startswith("Going on with changes: ") for text in listener.messages)
+    assert any(text.startswith("Resuming with changes: ") for text in listener.messages)
     assert result.epochs_completed == changes.get("train__epochs", 2)
     # Where steps no longer stand for the same images, the epoch at hand is done anew.
-    restarted = any("starts again from its first step" in text for text in listener.messages)
+    restarted = any("starts over at its first step" in text for text in listener.messages)
     assert restarted == ("train__epochs" not in changes)
     steps = RunDir(result.run_dir).read_steps()
     assert [s.step for s in steps] == list(range(len(steps)))
@@ -292,7 +292,7 @@ def test_other_images_in_the_same_place_are_noticed_at_a_resume(
         train(same, name="a", resume=True)
     listener = StopAt(0, 0)
     train(same, name="a", resume=True, allow_changes=True, observer=listener)
-    assert "Epoch 1 starts again from its first step." in listener.messages
+    assert "Epoch 1 starts over at its first step." in listener.messages
 
 
 def test_what_to_go_on_with_can_be_pasted_though_the_path_has_a_space(in_tmp: Path) -> None:
@@ -549,7 +549,7 @@ def test_what_is_somebody_elses_is_not_taken_for_a_run(in_tmp: Path) -> None:
     (folder / ".precious.abc.tmp").write_text("mine")
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     for arguments in (["--recipe", "demo"], []):
-        with pytest.raises(CheckpointError, match="theirs holds files, but no run"):
+        with pytest.raises(CheckpointError, match="theirs holds files, but not a run"):
             train(tiny_config(), run_dir=folder, resume=True)
         assert run_command(["train", "--resume", "--run-dir", "theirs", *arguments]) == 4
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before

@@ -127,7 +127,7 @@ def plan(
         if run.is_complete:
             _check_settings(run)
         elif os.path.lexists(run.path) and not (place.is_run or _is_empty_folder(place)):
-            raise ConfigError(f"{run.path} is in the way, and no run.", "Give another --out.")
+            raise ConfigError(f"{run.path} exists and is not a run.", "Give another --out.")
         planned.append(run)
     return planned
 

@@ -106,7 +106,7 @@ def _in_time(name: str, look: Callable[[], Found], remedy: str, code: int, limit
 
 def _checks(config: Config, runs: Path) -> dict[str, tuple[Callable[[], Found], str, int]]:
     """By name: what looks, how to mend it, and the exit code of a failure that has none."""
-    from_data = "Name other images with --data, such as --data shapes, which needs none."
+    from_data = "Choose other images with --data. The built-in --data shapes needs no files."
     return {
         "versions": (_versions, INSTALL, ConfigError.exit_code),
         "device": (lambda: _device(config), "Use --device auto, or cpu.", ConfigError.exit_code),
@@ -199,7 +199,7 @@ def _write_access(config: Config, runs: Path) -> Found:
                 raise StorageError(f"{probe} reads back other bytes than were written.")
         finally:
             probe.unlink(missing_ok=True)
-    found = "a file was written, synced, renamed, read and deleted in each"
+    found = "writing, syncing, renaming, reading and deleting a file works in each folder"
     try:
         tempfile.TemporaryFile().close()
     except OSError:

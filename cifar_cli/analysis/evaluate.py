@@ -151,7 +151,7 @@ def predict(
 
     def on_batch(done: int, total: int) -> None:
         if progress:
-            progress("Looking at images", done, total)
+            progress("Evaluating", done, total)
 
     with memory_errors(*FEWER_IMAGES):
         with memory_errors(*fewer_images(config)):
@@ -164,8 +164,8 @@ def predict(
         seconds = time.perf_counter() - started
     if not logits.isfinite().all():
         raise DivergedError(
-            f"{found.path} gives outputs that are no numbers: its training has diverged.",
-            "Train anew with a lower --max-lr.",
+            f"{found.path} gives outputs that are not numbers: its training diverged.",
+            "Train again with a lower --max-lr.",
         )
     notes = dataset.notes
     if split == "val" and data is None and limit is None and splits.fingerprint != found.data:
@@ -206,7 +206,7 @@ def find_checkpoint(
     path = Path(checkpoint)
     if not path.is_file():
         raise CheckpointError(
-            f"--checkpoint {os.fspath(checkpoint)!r}: neither last nor best, and no such file."
+            f"--checkpoint {os.fspath(checkpoint)!r}: not last or best, and there is no such file."
         )
     return (find_run(run) if run is not None else None), load_checkpoint(path)
 
@@ -249,7 +249,7 @@ def _dataset(config: Config, checkpoint: Checkpoint, progress: Progress | None) 
     dataset = load_dataset(config.data, progress, checkpoint.config.data.dir)
     if dataset.class_names != checkpoint.class_names:
         raise DataError(
-            f"{checkpoint.path} knows the classes {', '.join(checkpoint.class_names)}; "
+            f"{checkpoint.path} was trained on the classes {', '.join(checkpoint.class_names)}; "
             f"{config.data.source} has {', '.join(dataset.class_names)}."
         )
     return dataset

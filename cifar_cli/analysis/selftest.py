@@ -99,8 +99,8 @@ def compare_step(config: Config) -> str:
         most = TOLERANCE[precision]
         wrong = wrong or not (loss <= most and change <= most)
         told.append(
-            f"{device.type} in {precision} differs from the plain computation by {loss:.0e} in the "
-            f"loss and {change:.0e} in the weights (at most {most:.0e})"
+            f"{device.type} in {precision} differs from a reference implementation by {loss:.0e} "
+            f"in the loss and {change:.0e} in the weights (at most {most:.0e})"
         )
     if wrong:
         raise DivergedError(f"A training step goes wrong: {'; '.join(told)}.")
@@ -137,7 +137,10 @@ def compare_augmentation() -> str:
         raise DivergedError(f"Of {total} draws in {WORKERS} loader processes {distinct} differ.")
     if not torch.equal(drawn[0], drawn[WORKERS]):
         raise DivergedError("Loader processes draw other augmentations than the training process.")
-    return f"{total} draws in {WORKERS} loader processes all differ, and equal those without"
+    return (
+        f"{total} draws in {WORKERS} loader processes are all different, and equal those made "
+        "without loader processes"
+    )
 
 
 def _engine_step(

@@ -47,7 +47,7 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> tuple[str, i
     if isinstance(error, OSError) and error.errno is not None:
         return _of_system(error)
     return (
-        f"A fault of the program: {type(error).__name__}: {error}. "
+        f"Internal error: {type(error).__name__}: {error}. "
         "Run it again with --debug (before the command) and report what it prints."
     ), 1
 

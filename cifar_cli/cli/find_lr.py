@@ -96,9 +96,9 @@ def find_lr(
     if json:
         print_json(report)
         return
-    how = "stopped early, the loss had diverged" if curve.stopped_early else "the whole range"
+    how = "stopped early because the loss diverged" if curve.stopped_early else "the whole range"
     console = results()
-    console.print(f"{len(curve.lrs)} steps, {how}. Learning rates that the curve suggests:")
+    console.print(f"{len(curve.lrs)} steps, {how}. Suggested learning rates:")
     for name, lr in curve.suggestions.items():
         chosen = "  ← the suggestion" if lr == curve.suggestion and name == "steepest" else ""
         console.print(f"  {name:<11} {lr:.3e}{chosen}")

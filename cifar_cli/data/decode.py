@@ -114,5 +114,5 @@ def _rgb(image: Image.Image) -> Image.Image:
         high = np.asarray(image) >> 8
         return Image.fromarray(high.astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise NoImageError("its pixels have 32 bits and no known white; save it with 8 or 16")
+        raise NoImageError("it has 32-bit pixels with no known maximum; save it with 8 or 16 bits")
     return image if image.mode == "RGB" else image.convert("RGB")

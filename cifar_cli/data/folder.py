@@ -206,7 +206,7 @@ def _allow(bad: Sequence[BadImage], total: int, skip: bool) -> None:
     if bad and not skip:
         raise DataError(
             f"{len(bad):,} of {total:,} images cannot be read: {_reasons(bad)}.",
-            "Remove or replace them, or go on without them: --skip-bad-images.",
+            "Remove or replace them, or skip them with --skip-bad-images.",
         )
 
 

@@ -48,7 +48,7 @@ class Listing:
         names = sorted({printable(name) for _, found in kinds for name in found})
         if not counts:
             return ()
-        return (f"Skipped {' and '.join(counts)} that are no images: {first_of(names)}.",)
+        return (f"Skipped {' and '.join(counts)} that are not images: {first_of(names)}.",)
 
 
 def list_folders(root: Path) -> Listing:
@@ -91,7 +91,7 @@ def class_names(listing: Listing, entries: Sequence[Entry]) -> tuple[str, ...]:
     for split, folder in listing.folders.items():
         if split not in {found for found, _ in filled}:
             raise DataError(
-                f"{folder} holds no images that can be read: expected "
+                f"{folder} holds no readable images: expected "
                 f"{folder.name}/<class>/<image>.png (or {', '.join(EXTENSIONS[1:])})."
             )
     train, test = listing.folders.values()
@@ -115,7 +115,8 @@ def class_names(listing: Listing, entries: Sequence[Entry]) -> tuple[str, ...]:
         )
     if len(in_train) < 2:
         raise DataError(
-            f"{train} has one class only, {listing.classes['train'][0]}; two are the least."
+            f"{train} has only one class, {listing.classes['train'][0]}.",
+            "Training needs at least two classes.",
         )
     return tuple(listing.classes["train"])
 
@@ -137,7 +138,7 @@ def _test_folder(root: Path) -> Path:
             return root / name
     raise DataError(
         f"{root} has a train/ folder but neither test/ nor val/.",
-        "Put the images that are to be validated on into test/<class>/.",
+        "Put the validation images into test/<class>/.",
     )
 
 

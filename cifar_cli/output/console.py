@@ -180,7 +180,7 @@ class TrainDisplay(Observer):
         for what in list(self.bars.tasks):
             self.bars.remove(what)
         self.images, self.steps = images, steps
-        verb = "Training" if epoch == 1 else f"Going on from epoch {epoch}:"
+        verb = "Training" if epoch == 1 else f"Resuming at epoch {epoch}:"
         self.message(
             f"{verb} {counted(images, 'image')}, {counted(config.train.epochs, 'epoch')} of "
             f"{counted(steps, 'step')}; run directory {run.path}"

@@ -139,8 +139,8 @@ def load_newest(path: Path) -> Checkpoint | None:
     if damaged:
         raise CheckpointError(
             f"{' and '.join(damaged)} cannot be read: their checksums do not fit.",
-            "This run cannot go on; start a new one. Its best.pt, if it is there, can still be "
-            "evaluated.",
+            "This run cannot be resumed; start a new one. Its best.pt, if there is one, can still "
+            "be evaluated.",
         )
     return None
 
@@ -231,7 +231,9 @@ def _check_weights(path: Path, model: nn.Module, found: dict[str, Tensor]) -> No
 def _others(path: Path) -> str:
     there = [p for name in ("last.pt", "best.pt", PREVIOUS) if (p := path.with_name(name)) != path]
     found = [str(p) for p in there if p.is_file()]
-    return f"Use {' or '.join(found)} with --checkpoint, or train anew." if found else "Train anew."
+    return (
+        f"Use {' or '.join(found)} with --checkpoint, or train again." if found else "Train again."
+    )
 
 
 def _shape(tensor: Tensor | None) -> str:

@@ -135,7 +135,7 @@ def check_range(start_lr: float, end_lr: float, num_iter: int) -> None:
         )
     if not LEAST_STEPS <= num_iter <= MOST_STEPS:
         raise ConfigError(
-            f"--num-iter {num_iter}: a curve takes {LEAST_STEPS} to {MOST_STEPS:,} steps."
+            f"--num-iter {num_iter}: choose a number from {LEAST_STEPS} to {MOST_STEPS:,}."
         )
 
 

@@ -62,15 +62,15 @@ def checkpoint_of(run: RunDir) -> Checkpoint | None:
         if run.is_empty:
             return None
         raise CheckpointError(
-            f"{run.path} holds files, but no run of cifar-resnet: there is nothing to resume, and "
-            "nothing is written there.",
+            f"{run.path} holds files, but not a run of cifar-resnet. Nothing is resumed, "
+            "and nothing is written there.",
             "Choose another --name or --run-dir.",
         )
     checkpoint = load_newest(run.last)
     if checkpoint is None and (os.path.lexists(run.result) or run.read_metrics()):
         raise CheckpointError(
             f"{run.path} has results, but its checkpoints last.pt and previous.pt are lost: it "
-            "cannot go on.",
+            "cannot be resumed.",
             "Start a new run.",
         )
     return checkpoint
@@ -97,7 +97,7 @@ def resumed_settings(
     run = checkpoint.path.parent.parent
     if changed and not allow_changes:
         raise ConfigError(
-            f"--resume goes on with the settings of {run}, but these differ: {listed(changed)}.",
+            f"--resume uses the settings of {run}, but these differ: {listed(changed)}.",
             "Leave them out, start a new run, or add --allow-changes.",
         )
     _refuse_what_cannot_change(config, checkpoint, changed)
@@ -119,7 +119,7 @@ def _refuse_what_cannot_change(
         elif change.key in ("seed", "data.val_fraction") and held_out:
             why = "the run would be validated on images that it was trained on"
         if why:
-            raise ConfigError(f"--allow-changes: not {change}, since {why}.", "Start a new run.")
+            raise ConfigError(f"--allow-changes cannot change {change}: {why}.", "Start a new run.")
 
 
 def changed_images(
@@ -144,7 +144,7 @@ def changed_images(
         before = choose_splits(dataset, old.data, old.seed)
         if before.fingerprint != checkpoint.data:
             raise ConfigError(
-                "--allow-changes: not other images, since the run might be validated on images "
+                "--allow-changes cannot change the images: the run might be validated on images "
                 "that it was trained on.",
                 "Start a new run.",
             )

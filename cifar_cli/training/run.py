@@ -57,7 +57,8 @@ from cifar_cli.training.trainer import TrainState, train_epochs
 
 __all__ = ["TrainResult", "train"]
 
-STOPPING = "Stopping after this step … (once more: at once, without saving)"
+ON_TEST_SPLIT = "Validating on the test split; the reported accuracy is that of the last epoch."
+STOPPING = "Finishing this step, then saving. Press Ctrl-C again to quit without saving."
 
 
 def train(
@@ -96,12 +97,12 @@ def train(
         if checkpoint:
             config, changed = resumed_settings(config, checkpoint, allow_changes)
             if checkpoint.path != run.last:
-                observer.message(f"last.pt is missing or damaged; going on from {checkpoint.path}.")
+                observer.message(f"last.pt is missing or damaged; resuming from {checkpoint.path}.")
             if done := finished(run, checkpoint, config):
-                observer.message(f"{run.path} is complete; nothing is left to do.")
+                observer.message(f"{run.path} is complete; there is nothing to do.")
                 return done
         elif resume:
-            observer.message(f"Nothing to resume in {run.path}: starting fresh.")
+            observer.message(f"Nothing to resume in {run.path}: starting a new run.")
         check_place(run.path)
         with memory_errors(*fewer_images(config)):
             # The folder that a run names may be somebody else's: it is read, not written to.
@@ -121,9 +122,9 @@ def train(
                 check_position(state, checkpoint, loader, changed)
             loader.wait_until_ready()
         if changed:
-            observer.message(f"Going on with changes: {listed(changed)}.")
+            observer.message(f"Resuming with changes: {listed(changed)}.")
             if state.step and restarts_epoch(changed):
-                observer.message(f"Epoch {state.epoch} starts again from its first step.")
+                observer.message(f"Epoch {state.epoch} starts over at its first step.")
                 state.restart_epoch()
         # A run that was killed before its first checkpoint starts over where it lies.
         if not is_here:
@@ -149,7 +150,7 @@ def _train_in(
     reasons = inexact_reasons(run, environment, config) if is_resumed else []
     if reasons:
         observer.message(
-            f"Not bit-identical to a run that was never stopped, because of: {listed(reasons)}."
+            f"Not bit-identical to an uninterrupted run, because these differ: {listed(reasons)}."
         )
     # The status comes first: it shows that the folder is a run.
     run.write_status("running", epochs_completed=len(state.history), epochs=config.train.epochs)
@@ -168,7 +169,7 @@ def _train_in(
     run.log("resumed" if is_resumed else "started", epoch=state.epoch, **details)
     observer.started(run, config, len(splits.train), loader.steps, state.epoch)
     if splits.val_is_test:
-        observer.message("The test split is used for validation; the last epoch is the headline.")
+        observer.message(ON_TEST_SPLIT)
     stop = StopSignal(lambda: observer.message(STOPPING))
     loader.heed(stop)
     clock = Clock(state, loader.steps, config.train.epochs, observer, loader.device)
@@ -206,7 +207,7 @@ def _train_in(
                     raise Interrupted(
                         f"Stopped in epoch {state.epoch} after step {state.step}; everything is "
                         "saved.",
-                        "Go on with: cifar-resnet train --resume --run-dir "
+                        "Resume with: cifar-resnet train --resume --run-dir "
                         f"{shlex.quote(str(run.path))}",
                         stop.number,
                     )
@@ -267,7 +268,7 @@ def _with_found_lr(
     """Run the LR range test, and put its suggestion into the configuration."""
     from cifar_cli.training.lr_search import lr_range_test
 
-    observer.message("First the LR range test, 200 steps at most.")
+    observer.message("Running the LR range test first (at most 200 steps).")
     with memory_errors(*smaller_batch(config)):
         curve = lr_range_test(
             config, splits, loader.device, loader=loader, on_step=observer.progress

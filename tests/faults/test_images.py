@@ -80,7 +80,7 @@ def test_what_is_no_image_is_skipped_and_counted_once_by_every_command(
         (root / "train" / "cat" / name).write_bytes(b"no image")
     (root / "test" / "README").write_text("no class")
     remark = (
-        "Skipped 4 files and 2 folders that are no images: "
+        "Skipped 4 files and 2 folders that are not images: "
         "._0000.png, .ipynb_checkpoints, README, Thumbs.db, more, notes.txt."
     )
     for name, arguments in commands(root, "clean").items():
@@ -400,7 +400,7 @@ def test_a_file_without_end_is_refused_and_one_that_is_no_file_skipped(
     os.mkfifo(root / "train" / "fifo")
     answer = cli("preview-augs", *FLAGS, "--data", root, "--skip-bad-images")
     assert answer.code == 0, answer.err
-    assert "Skipped 3 files that are no images: fifo, fifo.png, zero.png." in answer.err
+    assert "Skipped 3 files that are not images: fifo, fifo.png, zero.png." in answer.err
     assert "Skipped 2 images that cannot be read" in answer.err
 
 

@@ -199,7 +199,7 @@ def test_resume_from_a_truncated_checkpoint_takes_the_one_before(cli: Cli, in_tm
     os.truncate(run.last, run.last.stat().st_size // 2)
     answer = cli("train", "--resume", "--run-dir", "a")
     assert answer.code == 0
-    assert "last.pt is missing or damaged; going on from a/checkpoints/previous.pt" in answer.err
+    assert "last.pt is missing or damaged; resuming from a/checkpoints/previous.pt" in answer.err
     assert same_run(run, RunDir(whole.run_dir))
 
 

@@ -52,7 +52,7 @@ def test_ctrl_c_saves_within_a_step_and_says_how_to_go_on(in_tmp: Path) -> None:
     process.wait_for(has_reported(in_tmp))
     process.kill(signal.SIGINT)
     assert process.end() == 130
-    assert "everything is saved. Go on with: cifar-resnet train --resume --run-dir a" in (
+    assert "everything is saved. Resume with: cifar-resnet train --resume --run-dir a" in (
         process.text()
     )
     assert "Traceback" not in process.text()
