@@ -34,7 +34,7 @@ if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and sys.path[0] != _checko
     del sys.path[0]
 
 # Read by torch when it comes up: large pages for large tensors, where the system has them (Linux).
-# Steps whose activations are made anew each time wait less for memory; see doc/speed.md.
+# Steps whose activations are made anew each time wait less for memory; see doc/log.md.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
