@@ -236,7 +236,7 @@ def test_a_resume_under_other_conditions_says_which(in_tmp: Path) -> None:
     threads, torch_now = environment["threads"], environment["packages"]["torch"]
     what = [f"threads 99 → {threads}", f"torch 1.0 → {torch_now}"]
     assert notices(1, 2) == [
-        f"Not bit-identical to an uninterrupted run, because these differ: {'; '.join(what)}."
+        f"Not bit-identical to an uninterrupted run. Reasons: {'; '.join(what)}."
     ]
     events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
     assert [e["changed"] for e in events if e["event"] == "resumed"] == [what]
@@ -618,4 +618,4 @@ def test_a_resume_with_torch_compile_says_that_its_digits_may_differ(
     listener = StopAt(0, 0)
     train(config, "a", resume=True, observer=listener)
     (notice,) = [text for text in listener.messages if text.startswith("Not bit-identical")]
-    assert notice.endswith("because of: runtime.compile.")
+    assert notice.endswith("Reasons: runtime.compile.")

@@ -149,9 +149,7 @@ def _train_in(
     environment = describe_environment(loader.device, state.model)
     reasons = inexact_reasons(run, environment, config) if is_resumed else []
     if reasons:
-        observer.message(
-            f"Not bit-identical to an uninterrupted run, because these differ: {listed(reasons)}."
-        )
+        observer.message(f"Not bit-identical to an uninterrupted run. Reasons: {listed(reasons)}.")
     # The status comes first: it shows that the folder is a run.
     run.write_status("running", epochs_completed=len(state.history), epochs=config.train.epochs)
     run.check_place()
