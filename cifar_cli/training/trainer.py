@@ -217,5 +217,5 @@ def _finish_epoch(
 def _diverged(what: str, value: float, epoch: int, step: int, lr: float) -> DivergedError:
     return DivergedError(
         f"{what} became {value} in epoch {epoch}, step {step}, at LR {lr:.3g}.",
-        "Lower --max-lr (cifar-resnet find-lr suggests one) or raise --div-factor, and train again.",
+        "Lower --max-lr (cifar-resnet find-lr suggests one) or raise --div-factor.",
     )
