@@ -24,7 +24,7 @@ from cifar_cli.analysis import child
 from cifar_cli.analysis.bench import spread
 from cifar_cli.analysis.flops import training_flops
 from cifar_cli.config.loading import flat_settings, load_config, read_config
-from cifar_cli.errors import CheckpointError, StorageError
+from cifar_cli.errors import ConfigError, CheckpointError, StorageError
 from cifar_cli.rundir import RunDir
 from cifar_cli.storage import write_json
 
@@ -242,6 +242,18 @@ def test_a_training_does_not_outlive_a_bench_that_is_killed(in_tmp: Path) -> Non
     process.kill()
     assert process.end() == 137
     assert ends(lambda: not is_alive(child))
+
+
+@pytest.mark.fault(96)
+def test_what_else_a_command_prints_is_not_taken_for_its_result() -> None:
+    result = {"schema_version": 1, "inner": {"a": "{"}}
+    text = json.dumps(result, indent=2)
+    for before in ("", "sitecustomize\n", "a set {1, 2}", '{"schema": {}}\n{', "[1]"):
+        for after in ("", "\n", "\ngoodbye {}\n", "7"):
+            assert child._document(before + text + after, "demo") == result
+    for nothing in ("", "{", "{}", "[" * 100_000, "{" * 1000):
+        with pytest.raises(ConfigError, match="demo: it printed no result"):
+            child._document(nothing, "demo")
 
 
 @pytest.mark.fault(73)
