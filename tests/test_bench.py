@@ -24,7 +24,7 @@ from cifar_cli.analysis import child
 from cifar_cli.analysis.bench import spread
 from cifar_cli.analysis.flops import training_flops
 from cifar_cli.config.loading import flat_settings, load_config, read_config
-from cifar_cli.errors import ConfigError, CheckpointError, StorageError
+from cifar_cli.errors import CheckpointError, ConfigError, StorageError
 from cifar_cli.rundir import RunDir
 from cifar_cli.storage import write_json
 
