@@ -74,7 +74,8 @@ def _imported(error: BaseException) -> str:
     while trace:
         module = str(trace.tb_frame.f_globals.get("__name__", ""))
         # A module's own lines run while it is imported, but for those of the program itself.
-        if trace.tb_frame.f_code.co_name == "<module>" and module != "__main__":
+        is_own = _package(module) in ("__main__", "cifar_cli")
+        if trace.tb_frame.f_code.co_name == "<module>" and not is_own:
             name = module
         trace = trace.tb_next
     if isinstance(error, ModuleNotFoundError):
@@ -94,10 +95,11 @@ def _limit() -> str:
         import resource
     except ImportError:  # not POSIX
         return ""
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit == resource.RLIM_INFINITY:
-        return ""
-    return f" (this process may take {limit / 2**30:.1f} GiB: ulimit -v)"
+    for option, kind in (("v", resource.RLIMIT_AS), ("d", resource.RLIMIT_DATA)):
+        limit = resource.getrlimit(kind)[0]
+        if limit != resource.RLIM_INFINITY:
+            return f" (this process may take {limit / 2**30:.1f} GiB: ulimit -{option})"
+    return ""
 
 
 def _with_value(message: str, arguments: Sequence[str]) -> str:
