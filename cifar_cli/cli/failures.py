@@ -69,20 +69,22 @@ def _of_system(error: OSError) -> tuple[str, int]:
 
 def _imported(error: BaseException) -> str:
     """The package in whose import an exception was raised; empty where it was in none."""
-    name = ""
+    name = own = ""
     trace: TracebackType | None = error.__traceback__
     while trace:
         module = str(trace.tb_frame.f_globals.get("__name__", ""))
         # A module's own lines run while it is imported, but for those of the program itself.
-        is_own = _package(module) in ("__main__", "cifar_cli")
-        if trace.tb_frame.f_code.co_name == "<module>" and not is_own:
-            name = module
+        if trace.tb_frame.f_code.co_name == "<module>" and module != "__main__":
+            if _package(module) == "cifar_cli":
+                own = module
+            else:
+                name = module
         trace = trace.tb_next
     if isinstance(error, ModuleNotFoundError):
         name = error.name or name
     elif isinstance(error, ImportError):
         name = name or error.name or "a library"
-    return _package(name)
+    return _package(name or own)
 
 
 def _package(module: str) -> str:
