@@ -34,11 +34,11 @@ def sources() -> dict[str, str]:
 
 
 class Plan(ctypes.Structure):
-    """`plan` of `plan.h`, whose list of fields it takes."""
+    """`plan` of `winograd.h`, whose list of fields it takes."""
 
     _fields_ = [
         (name, ctypes.c_long)
-        for name in re.findall(r"^    long (\w+);", sources()["plan.h"], re.MULTILINE)
+        for name in re.findall(r"^    long (\w+);", sources()["winograd.h"], re.MULTILINE)
     ]
 
     def __init__(self, **values: int) -> None:

@@ -78,7 +78,7 @@ def test_other_sources_and_other_machines_have_code_of_their_own(
         raise OSError("not now")
 
     monkeypatch.setattr(library, "_compile", compile_)
-    newer = library.sources() | {"plan.h": "/* newer */"}
+    newer = library.sources() | {"winograd.h": "/* newer */"}
     with monkeypatch.context() as patch:
         patch.setattr(library, "sources", lambda: newer)
         assert library._library(kept) == "not now"

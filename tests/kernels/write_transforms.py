@@ -19,16 +19,24 @@ START = """#ifndef TRANSFORMS_H
 #define TRANSFORMS_H
 
 /* Written by tests/kernels/write_transforms.py. The transforms of a line of pixels for output tiles
-   of 2 to 6 pixels a side, from and to every so many vectors. */
+   of 2 to 6 pixels a side: from vectors X, `from` apart, to vectors Y, `to` apart. */
 
 #include "vectors.h"
+
+#define TRANSFORM(name) \\
+    INLINE void name(const lanes *in, const long from, lanes *out, const long to)
+#define X(i) in[i * from]
+#define Y(i) out[i * to]
+#define SUM_AND_DIFFERENCE(a, b, x, y) \\
+    { const lanes s = x, d = y; Y(a) = s + d; Y(b) = s - d; }
 """
 
 
 def written() -> str:
     """The whole header."""
     functions = [_function(name, m, matrix) for m in SIZES for name, matrix in _matrices(m).items()]
-    return "\n".join([START, *functions, "#endif\n"])
+    undefined = [f"#undef {name}" for name in ("TRANSFORM", "X", "Y", "SUM_AND_DIFFERENCE")]
+    return "\n".join([START, *functions, *undefined, "\n#endif\n"])
 
 
 def _matrices(m: int) -> dict[str, Sequence[Line]]:
@@ -43,8 +51,7 @@ def _matrices(m: int) -> dict[str, Sequence[Line]]:
 
 def _function(name: str, m: int, matrix: Sequence[Line]) -> str:
     inside = "\n".join(f"    {statement}" for statement in _statements(matrix))
-    arguments = "const lanes *in, const long from, lanes *out, const long to"
-    return f"INLINE void {name}_{m}({arguments})\n{{\n{inside}\n}}\n"
+    return f"TRANSFORM({name}_{m}) {{\n{inside}\n}}\n"
 
 
 def _statements(matrix: Sequence[Line]) -> list[str]:
@@ -57,15 +64,11 @@ def _statements(matrix: Sequence[Line]) -> list[str]:
             total, difference = transposed(halves)
             if _terms(total) + _terms(difference) + 2 < _terms(matrix[a]) + _terms(matrix[b]):
                 left.remove(b)
-                statements += [
-                    f"const lanes s{a} = {_sum(total)};",
-                    f"const lanes d{a} = {_sum(difference)};",
-                    f"out[{a} * to] = s{a} + d{a};",
-                    f"out[{b} * to] = s{a} - d{a};",
-                ]
+                parts = f"{_sum(total)}, {_sum(difference)}"
+                statements.append(f"SUM_AND_DIFFERENCE({a}, {b}, {parts})")
                 break
         else:
-            statements.append(f"out[{a} * to] = {_sum(matrix[a])};")
+            statements.append(f"Y({a}) = {_sum(matrix[a])};")
     return statements
 
 
@@ -78,7 +81,7 @@ def _sum(row: Line) -> str:
     for index, value in enumerate(row):
         if value:
             factor = "" if abs(value) == 1 else f"{float(abs(value))!r}f * "
-            text += f" {'-' if value < 0 else '+'} {factor}in[{index} * from]"
+            text += f" {'-' if value < 0 else '+'} {factor}X({index})"
     return text.removeprefix(" +").strip()
 
 

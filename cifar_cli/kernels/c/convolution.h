@@ -7,6 +7,8 @@
 #error "convolution.h is a template, included by winograd.c"
 #endif
 
+#include "tiles.h"
+
 /* Images of block number `block`: the first one, and how many. */
 #define IMAGES_OF_BLOCK \
     const long first = block * p->images / p->blocks; \
@@ -98,3 +100,4 @@ static void F(backward)(
 
 #undef IMAGES_OF_BLOCK
 #undef SIZES
+#undef M

@@ -2,226 +2,176 @@
 #define TRANSFORMS_H
 
 /* Written by tests/kernels/write_transforms.py. The transforms of a line of pixels for output tiles
-   of 2 to 6 pixels a side, from and to every so many vectors. */
+   of 2 to 6 pixels a side: from vectors X, `from` apart, to vectors Y, `to` apart. */
 
 #include "vectors.h"
 
-INLINE void image_2(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = in[0 * from] - in[2 * from];
-    out[1 * to] = in[1 * from] + in[2 * from];
-    out[2 * to] = - in[1 * from] + in[2 * from];
-    out[3 * to] = - in[1 * from] + in[3 * from];
+#define TRANSFORM(name) \
+    INLINE void name(const lanes *in, const long from, lanes *out, const long to)
+#define X(i) in[i * from]
+#define Y(i) out[i * to]
+#define SUM_AND_DIFFERENCE(a, b, x, y) \
+    { const lanes s = x, d = y; Y(a) = s + d; Y(b) = s - d; }
+
+TRANSFORM(image_2) {
+    Y(0) = X(0) - X(2);
+    Y(1) = X(1) + X(2);
+    Y(2) = - X(1) + X(2);
+    Y(3) = - X(1) + X(3);
 }
 
-INLINE void image_transposed_2(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = in[0 * from];
-    out[1 * to] = in[1 * from] - in[2 * from] - in[3 * from];
-    out[2 * to] = - in[0 * from] + in[1 * from] + in[2 * from];
-    out[3 * to] = in[3 * from];
+TRANSFORM(image_transposed_2) {
+    Y(0) = X(0);
+    Y(1) = X(1) - X(2) - X(3);
+    Y(2) = - X(0) + X(1) + X(2);
+    Y(3) = X(3);
 }
 
-INLINE void output_2(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = in[0 * from] + in[1 * from] + in[2 * from];
-    out[1 * to] = in[1 * from] - in[2 * from] + in[3 * from];
+TRANSFORM(output_2) {
+    Y(0) = X(0) + X(1) + X(2);
+    Y(1) = X(1) - X(2) + X(3);
 }
 
-INLINE void output_transposed_2(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = in[0 * from];
-    out[1 * to] = in[0 * from] + in[1 * from];
-    out[2 * to] = in[0 * from] - in[1 * from];
-    out[3 * to] = in[1 * from];
+TRANSFORM(output_transposed_2) {
+    Y(0) = X(0);
+    Y(1) = X(0) + X(1);
+    Y(2) = X(0) - X(1);
+    Y(3) = X(1);
 }
 
-INLINE void image_3(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = 2.0f * in[0 * from] - in[1 * from] - 2.0f * in[2 * from] + in[3 * from];
-    out[1 * to] = 2.0f * in[1 * from] + in[2 * from] - in[3 * from];
-    out[2 * to] = - 2.0f * in[1 * from] + 3.0f * in[2 * from] - in[3 * from];
-    out[3 * to] = - in[1 * from] + in[3 * from];
-    out[4 * to] = 2.0f * in[1 * from] - in[2 * from] - 2.0f * in[3 * from] + in[4 * from];
+TRANSFORM(image_3) {
+    Y(0) = 2.0f * X(0) - X(1) - 2.0f * X(2) + X(3);
+    Y(1) = 2.0f * X(1) + X(2) - X(3);
+    Y(2) = - 2.0f * X(1) + 3.0f * X(2) - X(3);
+    Y(3) = - X(1) + X(3);
+    Y(4) = 2.0f * X(1) - X(2) - 2.0f * X(3) + X(4);
 }
 
-INLINE void image_transposed_3(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = 2.0f * in[0 * from];
-    const lanes s1 = 0.5f * in[1 * from] - 1.5f * in[2 * from];
-    const lanes d1 = - in[0 * from] + 1.5f * in[1 * from] - 0.5f * in[2 * from] - in[3 * from] + 2.0f * in[4 * from];
-    out[1 * to] = s1 + d1;
-    out[3 * to] = s1 - d1;
-    out[2 * to] = - 2.0f * in[0 * from] + in[1 * from] + 3.0f * in[2 * from] - in[4 * from];
-    out[4 * to] = in[4 * from];
+TRANSFORM(image_transposed_3) {
+    Y(0) = 2.0f * X(0);
+    SUM_AND_DIFFERENCE(1, 3, 0.5f * X(1) - 1.5f * X(2), - X(0) + 1.5f * X(1) - 0.5f * X(2) - X(3) + 2.0f * X(4))
+    Y(2) = - 2.0f * X(0) + X(1) + 3.0f * X(2) - X(4);
+    Y(4) = X(4);
 }
 
-INLINE void output_3(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = in[0 * from] + in[1 * from] + in[2 * from] + in[3 * from];
-    out[1 * to] = in[1 * from] - in[2 * from] + 2.0f * in[3 * from];
-    out[2 * to] = in[1 * from] + in[2 * from] + 4.0f * in[3 * from] + in[4 * from];
+TRANSFORM(output_3) {
+    Y(0) = X(0) + X(1) + X(2) + X(3);
+    Y(1) = X(1) - X(2) + 2.0f * X(3);
+    Y(2) = X(1) + X(2) + 4.0f * X(3) + X(4);
 }
 
-INLINE void output_transposed_3(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = in[0 * from];
-    const lanes s1 = in[0 * from] + in[2 * from];
-    const lanes d1 = in[1 * from];
-    out[1 * to] = s1 + d1;
-    out[2 * to] = s1 - d1;
-    out[3 * to] = in[0 * from] + 2.0f * in[1 * from] + 4.0f * in[2 * from];
-    out[4 * to] = in[2 * from];
+TRANSFORM(output_transposed_3) {
+    Y(0) = X(0);
+    SUM_AND_DIFFERENCE(1, 2, X(0) + X(2), X(1))
+    Y(3) = X(0) + 2.0f * X(1) + 4.0f * X(2);
+    Y(4) = X(2);
 }
 
-INLINE void image_4(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = 4.0f * in[0 * from] - 5.0f * in[2 * from] + in[4 * from];
-    const lanes s1 = 4.0f * in[2 * from] - in[4 * from];
-    const lanes d1 = 4.0f * in[1 * from] - in[3 * from];
-    out[1 * to] = s1 + d1;
-    out[2 * to] = s1 - d1;
-    const lanes s3 = - in[2 * from] + in[4 * from];
-    const lanes d3 = - 2.0f * in[1 * from] + 2.0f * in[3 * from];
-    out[3 * to] = s3 + d3;
-    out[4 * to] = s3 - d3;
-    out[5 * to] = 4.0f * in[1 * from] - 5.0f * in[3 * from] + in[5 * from];
+TRANSFORM(image_4) {
+    Y(0) = 4.0f * X(0) - 5.0f * X(2) + X(4);
+    SUM_AND_DIFFERENCE(1, 2, 4.0f * X(2) - X(4), 4.0f * X(1) - X(3))
+    SUM_AND_DIFFERENCE(3, 4, - X(2) + X(4), - 2.0f * X(1) + 2.0f * X(3))
+    Y(5) = 4.0f * X(1) - 5.0f * X(3) + X(5);
 }
 
-INLINE void image_transposed_4(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = 4.0f * in[0 * from];
-    out[1 * to] = 4.0f * in[1 * from] - 4.0f * in[2 * from] - 2.0f * in[3 * from] + 2.0f * in[4 * from] + 4.0f * in[5 * from];
-    out[2 * to] = - 5.0f * in[0 * from] + 4.0f * in[1 * from] + 4.0f * in[2 * from] - in[3 * from] - in[4 * from];
-    out[3 * to] = - in[1 * from] + in[2 * from] + 2.0f * in[3 * from] - 2.0f * in[4 * from] - 5.0f * in[5 * from];
-    out[4 * to] = in[0 * from] - in[1 * from] - in[2 * from] + in[3 * from] + in[4 * from];
-    out[5 * to] = in[5 * from];
+TRANSFORM(image_transposed_4) {
+    Y(0) = 4.0f * X(0);
+    Y(1) = 4.0f * X(1) - 4.0f * X(2) - 2.0f * X(3) + 2.0f * X(4) + 4.0f * X(5);
+    Y(2) = - 5.0f * X(0) + 4.0f * X(1) + 4.0f * X(2) - X(3) - X(4);
+    Y(3) = - X(1) + X(2) + 2.0f * X(3) - 2.0f * X(4) - 5.0f * X(5);
+    Y(4) = X(0) - X(1) - X(2) + X(3) + X(4);
+    Y(5) = X(5);
 }
 
-INLINE void output_4(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = in[0 * from] + in[1 * from] + in[2 * from] + in[3 * from] + in[4 * from];
-    out[1 * to] = in[1 * from] - in[2 * from] + 2.0f * in[3 * from] - 2.0f * in[4 * from];
-    out[2 * to] = in[1 * from] + in[2 * from] + 4.0f * in[3 * from] + 4.0f * in[4 * from];
-    out[3 * to] = in[1 * from] - in[2 * from] + 8.0f * in[3 * from] - 8.0f * in[4 * from] + in[5 * from];
+TRANSFORM(output_4) {
+    Y(0) = X(0) + X(1) + X(2) + X(3) + X(4);
+    Y(1) = X(1) - X(2) + 2.0f * X(3) - 2.0f * X(4);
+    Y(2) = X(1) + X(2) + 4.0f * X(3) + 4.0f * X(4);
+    Y(3) = X(1) - X(2) + 8.0f * X(3) - 8.0f * X(4) + X(5);
 }
 
-INLINE void output_transposed_4(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = in[0 * from];
-    const lanes s1 = in[0 * from] + in[2 * from];
-    const lanes d1 = in[1 * from] + in[3 * from];
-    out[1 * to] = s1 + d1;
-    out[2 * to] = s1 - d1;
-    const lanes s3 = in[0 * from] + 4.0f * in[2 * from];
-    const lanes d3 = 2.0f * in[1 * from] + 8.0f * in[3 * from];
-    out[3 * to] = s3 + d3;
-    out[4 * to] = s3 - d3;
-    out[5 * to] = in[3 * from];
+TRANSFORM(output_transposed_4) {
+    Y(0) = X(0);
+    SUM_AND_DIFFERENCE(1, 2, X(0) + X(2), X(1) + X(3))
+    SUM_AND_DIFFERENCE(3, 4, X(0) + 4.0f * X(2), 2.0f * X(1) + 8.0f * X(3))
+    Y(5) = X(3);
 }
 
-INLINE void image_5(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = 4.0f * in[0 * from] - 8.0f * in[1 * from] - 5.0f * in[2 * from] + 10.0f * in[3 * from] + in[4 * from] - 2.0f * in[5 * from];
-    out[1 * to] = - 4.0f * in[1 * from] + 4.0f * in[2 * from] + 9.0f * in[3 * from] - in[4 * from] - 2.0f * in[5 * from];
-    out[2 * to] = - 4.0f * in[1 * from] + 12.0f * in[2 * from] - 7.0f * in[3 * from] - 3.0f * in[4 * from] + 2.0f * in[5 * from];
-    out[3 * to] = in[1 * from] - 1.5f * in[2 * from] - 2.0f * in[3 * from] + 1.5f * in[4 * from] + in[5 * from];
-    out[4 * to] = in[1 * from] - 2.5f * in[2 * from] + 2.5f * in[4 * from] - in[5 * from];
-    out[5 * to] = 128.0f * in[1 * from] - 160.0f * in[3 * from] + 32.0f * in[5 * from];
-    out[6 * to] = - 4.0f * in[1 * from] + 8.0f * in[2 * from] + 5.0f * in[3 * from] - 10.0f * in[4 * from] - in[5 * from] + 2.0f * in[6 * from];
+TRANSFORM(image_5) {
+    Y(0) = 4.0f * X(0) - 8.0f * X(1) - 5.0f * X(2) + 10.0f * X(3) + X(4) - 2.0f * X(5);
+    Y(1) = - 4.0f * X(1) + 4.0f * X(2) + 9.0f * X(3) - X(4) - 2.0f * X(5);
+    Y(2) = - 4.0f * X(1) + 12.0f * X(2) - 7.0f * X(3) - 3.0f * X(4) + 2.0f * X(5);
+    Y(3) = X(1) - 1.5f * X(2) - 2.0f * X(3) + 1.5f * X(4) + X(5);
+    Y(4) = X(1) - 2.5f * X(2) + 2.5f * X(4) - X(5);
+    Y(5) = 128.0f * X(1) - 160.0f * X(3) + 32.0f * X(5);
+    Y(6) = - 4.0f * X(1) + 8.0f * X(2) + 5.0f * X(3) - 10.0f * X(4) - X(5) + 2.0f * X(6);
 }
 
-INLINE void image_transposed_5(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = 4.0f * in[0 * from];
-    out[1 * to] = - 8.0f * in[0 * from] - 4.0f * in[1 * from] - 4.0f * in[2 * from] + in[3 * from] + in[4 * from] + 128.0f * in[5 * from] - 4.0f * in[6 * from];
-    out[2 * to] = - 5.0f * in[0 * from] + 4.0f * in[1 * from] + 12.0f * in[2 * from] - 1.5f * in[3 * from] - 2.5f * in[4 * from] + 8.0f * in[6 * from];
-    out[3 * to] = 10.0f * in[0 * from] + 9.0f * in[1 * from] - 7.0f * in[2 * from] - 2.0f * in[3 * from] - 160.0f * in[5 * from] + 5.0f * in[6 * from];
-    out[4 * to] = in[0 * from] - in[1 * from] - 3.0f * in[2 * from] + 1.5f * in[3 * from] + 2.5f * in[4 * from] - 10.0f * in[6 * from];
-    out[5 * to] = - 2.0f * in[0 * from] - 2.0f * in[1 * from] + 2.0f * in[2 * from] + in[3 * from] - in[4 * from] + 32.0f * in[5 * from] - in[6 * from];
-    out[6 * to] = 2.0f * in[6 * from];
+TRANSFORM(image_transposed_5) {
+    Y(0) = 4.0f * X(0);
+    Y(1) = - 8.0f * X(0) - 4.0f * X(1) - 4.0f * X(2) + X(3) + X(4) + 128.0f * X(5) - 4.0f * X(6);
+    Y(2) = - 5.0f * X(0) + 4.0f * X(1) + 12.0f * X(2) - 1.5f * X(3) - 2.5f * X(4) + 8.0f * X(6);
+    Y(3) = 10.0f * X(0) + 9.0f * X(1) - 7.0f * X(2) - 2.0f * X(3) - 160.0f * X(5) + 5.0f * X(6);
+    Y(4) = X(0) - X(1) - 3.0f * X(2) + 1.5f * X(3) + 2.5f * X(4) - 10.0f * X(6);
+    Y(5) = - 2.0f * X(0) - 2.0f * X(1) + 2.0f * X(2) + X(3) - X(4) + 32.0f * X(5) - X(6);
+    Y(6) = 2.0f * X(6);
 }
 
-INLINE void output_5(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = in[0 * from] + in[1 * from] + in[2 * from] + in[3 * from] + in[4 * from] + in[5 * from];
-    out[1 * to] = in[1 * from] - in[2 * from] + 2.0f * in[3 * from] - 2.0f * in[4 * from] + 0.5f * in[5 * from];
-    out[2 * to] = in[1 * from] + in[2 * from] + 4.0f * in[3 * from] + 4.0f * in[4 * from] + 0.25f * in[5 * from];
-    out[3 * to] = in[1 * from] - in[2 * from] + 8.0f * in[3 * from] - 8.0f * in[4 * from] + 0.125f * in[5 * from];
-    out[4 * to] = in[1 * from] + in[2 * from] + 16.0f * in[3 * from] + 16.0f * in[4 * from] + 0.0625f * in[5 * from] + in[6 * from];
+TRANSFORM(output_5) {
+    Y(0) = X(0) + X(1) + X(2) + X(3) + X(4) + X(5);
+    Y(1) = X(1) - X(2) + 2.0f * X(3) - 2.0f * X(4) + 0.5f * X(5);
+    Y(2) = X(1) + X(2) + 4.0f * X(3) + 4.0f * X(4) + 0.25f * X(5);
+    Y(3) = X(1) - X(2) + 8.0f * X(3) - 8.0f * X(4) + 0.125f * X(5);
+    Y(4) = X(1) + X(2) + 16.0f * X(3) + 16.0f * X(4) + 0.0625f * X(5) + X(6);
 }
 
-INLINE void output_transposed_5(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = in[0 * from];
-    const lanes s1 = in[0 * from] + in[2 * from] + in[4 * from];
-    const lanes d1 = in[1 * from] + in[3 * from];
-    out[1 * to] = s1 + d1;
-    out[2 * to] = s1 - d1;
-    const lanes s3 = in[0 * from] + 4.0f * in[2 * from] + 16.0f * in[4 * from];
-    const lanes d3 = 2.0f * in[1 * from] + 8.0f * in[3 * from];
-    out[3 * to] = s3 + d3;
-    out[4 * to] = s3 - d3;
-    out[5 * to] = in[0 * from] + 0.5f * in[1 * from] + 0.25f * in[2 * from] + 0.125f * in[3 * from] + 0.0625f * in[4 * from];
-    out[6 * to] = in[4 * from];
+TRANSFORM(output_transposed_5) {
+    Y(0) = X(0);
+    SUM_AND_DIFFERENCE(1, 2, X(0) + X(2) + X(4), X(1) + X(3))
+    SUM_AND_DIFFERENCE(3, 4, X(0) + 4.0f * X(2) + 16.0f * X(4), 2.0f * X(1) + 8.0f * X(3))
+    Y(5) = X(0) + 0.5f * X(1) + 0.25f * X(2) + 0.125f * X(3) + 0.0625f * X(4);
+    Y(6) = X(4);
 }
 
-INLINE void image_6(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = 4.0f * in[0 * from] - 21.0f * in[2 * from] + 21.0f * in[4 * from] - 4.0f * in[6 * from];
-    const lanes s1 = - 4.0f * in[2 * from] + 17.0f * in[4 * from] - 4.0f * in[6 * from];
-    const lanes d1 = - 4.0f * in[1 * from] + 17.0f * in[3 * from] - 4.0f * in[5 * from];
-    out[1 * to] = s1 + d1;
-    out[2 * to] = s1 - d1;
-    const lanes s3 = in[2 * from] - 5.0f * in[4 * from] + 4.0f * in[6 * from];
-    const lanes d3 = 2.0f * in[1 * from] - 10.0f * in[3 * from] + 8.0f * in[5 * from];
-    out[3 * to] = s3 + d3;
-    out[4 * to] = s3 - d3;
-    const lanes s5 = 128.0f * in[2 * from] - 160.0f * in[4 * from] + 32.0f * in[6 * from];
-    const lanes d5 = 64.0f * in[1 * from] - 80.0f * in[3 * from] + 16.0f * in[5 * from];
-    out[5 * to] = s5 + d5;
-    out[6 * to] = s5 - d5;
-    out[7 * to] = - 4.0f * in[1 * from] + 21.0f * in[3 * from] - 21.0f * in[5 * from] + 4.0f * in[7 * from];
+TRANSFORM(image_6) {
+    Y(0) = 4.0f * X(0) - 21.0f * X(2) + 21.0f * X(4) - 4.0f * X(6);
+    SUM_AND_DIFFERENCE(1, 2, - 4.0f * X(2) + 17.0f * X(4) - 4.0f * X(6), - 4.0f * X(1) + 17.0f * X(3) - 4.0f * X(5))
+    SUM_AND_DIFFERENCE(3, 4, X(2) - 5.0f * X(4) + 4.0f * X(6), 2.0f * X(1) - 10.0f * X(3) + 8.0f * X(5))
+    SUM_AND_DIFFERENCE(5, 6, 128.0f * X(2) - 160.0f * X(4) + 32.0f * X(6), 64.0f * X(1) - 80.0f * X(3) + 16.0f * X(5))
+    Y(7) = - 4.0f * X(1) + 21.0f * X(3) - 21.0f * X(5) + 4.0f * X(7);
 }
 
-INLINE void image_transposed_6(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = 4.0f * in[0 * from];
-    out[1 * to] = - 4.0f * in[1 * from] + 4.0f * in[2 * from] + 2.0f * in[3 * from] - 2.0f * in[4 * from] + 64.0f * in[5 * from] - 64.0f * in[6 * from] - 4.0f * in[7 * from];
-    out[2 * to] = - 21.0f * in[0 * from] - 4.0f * in[1 * from] - 4.0f * in[2 * from] + in[3 * from] + in[4 * from] + 128.0f * in[5 * from] + 128.0f * in[6 * from];
-    out[3 * to] = 17.0f * in[1 * from] - 17.0f * in[2 * from] - 10.0f * in[3 * from] + 10.0f * in[4 * from] - 80.0f * in[5 * from] + 80.0f * in[6 * from] + 21.0f * in[7 * from];
-    out[4 * to] = 21.0f * in[0 * from] + 17.0f * in[1 * from] + 17.0f * in[2 * from] - 5.0f * in[3 * from] - 5.0f * in[4 * from] - 160.0f * in[5 * from] - 160.0f * in[6 * from];
-    out[5 * to] = - 4.0f * in[1 * from] + 4.0f * in[2 * from] + 8.0f * in[3 * from] - 8.0f * in[4 * from] + 16.0f * in[5 * from] - 16.0f * in[6 * from] - 21.0f * in[7 * from];
-    out[6 * to] = - 4.0f * in[0 * from] - 4.0f * in[1 * from] - 4.0f * in[2 * from] + 4.0f * in[3 * from] + 4.0f * in[4 * from] + 32.0f * in[5 * from] + 32.0f * in[6 * from];
-    out[7 * to] = 4.0f * in[7 * from];
+TRANSFORM(image_transposed_6) {
+    Y(0) = 4.0f * X(0);
+    Y(1) = - 4.0f * X(1) + 4.0f * X(2) + 2.0f * X(3) - 2.0f * X(4) + 64.0f * X(5) - 64.0f * X(6) - 4.0f * X(7);
+    Y(2) = - 21.0f * X(0) - 4.0f * X(1) - 4.0f * X(2) + X(3) + X(4) + 128.0f * X(5) + 128.0f * X(6);
+    Y(3) = 17.0f * X(1) - 17.0f * X(2) - 10.0f * X(3) + 10.0f * X(4) - 80.0f * X(5) + 80.0f * X(6) + 21.0f * X(7);
+    Y(4) = 21.0f * X(0) + 17.0f * X(1) + 17.0f * X(2) - 5.0f * X(3) - 5.0f * X(4) - 160.0f * X(5) - 160.0f * X(6);
+    Y(5) = - 4.0f * X(1) + 4.0f * X(2) + 8.0f * X(3) - 8.0f * X(4) + 16.0f * X(5) - 16.0f * X(6) - 21.0f * X(7);
+    Y(6) = - 4.0f * X(0) - 4.0f * X(1) - 4.0f * X(2) + 4.0f * X(3) + 4.0f * X(4) + 32.0f * X(5) + 32.0f * X(6);
+    Y(7) = 4.0f * X(7);
 }
 
-INLINE void output_6(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = in[0 * from] + in[1 * from] + in[2 * from] + in[3 * from] + in[4 * from] + in[5 * from] + in[6 * from];
-    out[1 * to] = in[1 * from] - in[2 * from] + 2.0f * in[3 * from] - 2.0f * in[4 * from] + 0.5f * in[5 * from] - 0.5f * in[6 * from];
-    out[2 * to] = in[1 * from] + in[2 * from] + 4.0f * in[3 * from] + 4.0f * in[4 * from] + 0.25f * in[5 * from] + 0.25f * in[6 * from];
-    out[3 * to] = in[1 * from] - in[2 * from] + 8.0f * in[3 * from] - 8.0f * in[4 * from] + 0.125f * in[5 * from] - 0.125f * in[6 * from];
-    out[4 * to] = in[1 * from] + in[2 * from] + 16.0f * in[3 * from] + 16.0f * in[4 * from] + 0.0625f * in[5 * from] + 0.0625f * in[6 * from];
-    out[5 * to] = in[1 * from] - in[2 * from] + 32.0f * in[3 * from] - 32.0f * in[4 * from] + 0.03125f * in[5 * from] - 0.03125f * in[6 * from] + in[7 * from];
+TRANSFORM(output_6) {
+    Y(0) = X(0) + X(1) + X(2) + X(3) + X(4) + X(5) + X(6);
+    Y(1) = X(1) - X(2) + 2.0f * X(3) - 2.0f * X(4) + 0.5f * X(5) - 0.5f * X(6);
+    Y(2) = X(1) + X(2) + 4.0f * X(3) + 4.0f * X(4) + 0.25f * X(5) + 0.25f * X(6);
+    Y(3) = X(1) - X(2) + 8.0f * X(3) - 8.0f * X(4) + 0.125f * X(5) - 0.125f * X(6);
+    Y(4) = X(1) + X(2) + 16.0f * X(3) + 16.0f * X(4) + 0.0625f * X(5) + 0.0625f * X(6);
+    Y(5) = X(1) - X(2) + 32.0f * X(3) - 32.0f * X(4) + 0.03125f * X(5) - 0.03125f * X(6) + X(7);
 }
 
-INLINE void output_transposed_6(const lanes *in, const long from, lanes *out, const long to)
-{
-    out[0 * to] = in[0 * from];
-    const lanes s1 = in[0 * from] + in[2 * from] + in[4 * from];
-    const lanes d1 = in[1 * from] + in[3 * from] + in[5 * from];
-    out[1 * to] = s1 + d1;
-    out[2 * to] = s1 - d1;
-    const lanes s3 = in[0 * from] + 4.0f * in[2 * from] + 16.0f * in[4 * from];
-    const lanes d3 = 2.0f * in[1 * from] + 8.0f * in[3 * from] + 32.0f * in[5 * from];
-    out[3 * to] = s3 + d3;
-    out[4 * to] = s3 - d3;
-    const lanes s5 = in[0 * from] + 0.25f * in[2 * from] + 0.0625f * in[4 * from];
-    const lanes d5 = 0.5f * in[1 * from] + 0.125f * in[3 * from] + 0.03125f * in[5 * from];
-    out[5 * to] = s5 + d5;
-    out[6 * to] = s5 - d5;
-    out[7 * to] = in[5 * from];
+TRANSFORM(output_transposed_6) {
+    Y(0) = X(0);
+    SUM_AND_DIFFERENCE(1, 2, X(0) + X(2) + X(4), X(1) + X(3) + X(5))
+    SUM_AND_DIFFERENCE(3, 4, X(0) + 4.0f * X(2) + 16.0f * X(4), 2.0f * X(1) + 8.0f * X(3) + 32.0f * X(5))
+    SUM_AND_DIFFERENCE(5, 6, X(0) + 0.25f * X(2) + 0.0625f * X(4), 0.5f * X(1) + 0.125f * X(3) + 0.03125f * X(5))
+    Y(7) = X(5);
 }
+
+#undef TRANSFORM
+#undef X
+#undef Y
+#undef SUM_AND_DIFFERENCE
 
 #endif

@@ -1,7 +1,6 @@
 /* Convolutions 3x3 and their gradients by Winograd's minimal filtering. See ../README.md. */
 
 #include "gemm.h"
-#include "plan.h"
 #include "transforms.h"
 #include "vectors.h"
 #include "winograd.h"
@@ -12,41 +11,20 @@ int omp_get_thread_num(void); /* of whichever OpenMP library is loaded already *
 
 #define TILE (M + 2)
 #define TILE_AREA (TILE * TILE)
+#define F(f) JOINED(f, M)
+#define JOINED(f, m) WITH_SIZE(f, m)
+#define WITH_SIZE(f, m) f##_##m
 
 #define M 2
-#define F(f) f##_2
-#include "tiles.h"
 #include "convolution.h"
-#undef M
-#undef F
-
 #define M 3
-#define F(f) f##_3
-#include "tiles.h"
 #include "convolution.h"
-#undef M
-#undef F
-
 #define M 4
-#define F(f) f##_4
-#include "tiles.h"
 #include "convolution.h"
-#undef M
-#undef F
-
 #define M 5
-#define F(f) f##_5
-#include "tiles.h"
 #include "convolution.h"
-#undef M
-#undef F
-
 #define M 6
-#define F(f) f##_6
-#include "tiles.h"
 #include "convolution.h"
-#undef M
-#undef F
 
 #define EACH_SIZE(call) \
     switch (p->m) { \
