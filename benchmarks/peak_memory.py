@@ -43,8 +43,8 @@ def kept_for_backward(model: Any, images: Any) -> dict[str, int]:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in seen | own:
             seen.add(storage.data_ptr())
-            places = tensor.dtype == torch.int64
-            total["places of maxima" if places else kinds[-1]] += storage.nbytes()
+            is_argmax = tensor.dtype in (torch.int64, torch.uint8)
+            total["argmax indices" if is_argmax else kinds[-1]] += storage.nbytes()
         return tensor
 
     for layer in model.modules():

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
@@ -35,8 +35,6 @@ from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.shapes import load_shapes
 from cifar_cli.data.types import ImageSet
 from cifar_cli.models import build_model
-from cifar_cli.models.convolution import Conv2d
-from cifar_cli.models.custom_resnet import ConvBlock
 from cifar_cli.training.optim import build_optimizer
 from cifar_cli.training.runtime import place_model, prepare_runtime
 from cifar_cli.training.trainer import TrainState, train_epochs
@@ -64,29 +62,10 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
         return (image - self.mean) / self.std, int(self.images.labels[row])
 
 
-def plain_network(config: Config) -> nn.Module:
-    """The network with nothing but torch's own layers, one after the other."""
-    model = build_model(config.model, 10, 32)
-    for parent in list(model.modules()):
-        for name, block in list(parent.named_children()):
-            if isinstance(block, ConvBlock):
-                setattr(parent, name, nn.Sequential(*(_plain(layer) for layer in block)))
-    return model
-
-
-def _plain(layer: nn.Module) -> nn.Module:
-    if isinstance(layer, Conv2d):
-        reflected = {"padding": 1, "padding_mode": "reflect", "bias": False}
-        plain = nn.Conv2d(layer.in_channels, layer.out_channels, 3, **reflected)  # type: ignore[arg-type]
-        plain.load_state_dict(layer.state_dict())
-        return plain
-    return nn.ReLU() if isinstance(layer, nn.ReLU) else layer
-
-
 def plain_loop(images: ImageSet, config: Config, steps: int) -> list[float]:
     """Seconds of each step of the plain loop."""
     torch.manual_seed(config.seed)
-    model = plain_network(config)
+    model = build_model(config.model, 10, 32)
     assert not isinstance(config.optim.max_lr, str)
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.optim.max_lr, weight_decay=config.optim.weight_decay

@@ -47,10 +47,9 @@ def _spare_threads() -> None:
         import resource
     except ImportError:  # Windows
         return
-    processes, memory = (
-        resource.getrlimit(limit)[0] for limit in (resource.RLIMIT_NPROC, resource.RLIMIT_AS)
-    )
-    if 0 <= processes < 1000 or memory != resource.RLIM_INFINITY:
+    kinds = (resource.RLIMIT_NPROC, resource.RLIMIT_AS, resource.RLIMIT_DATA)
+    processes, *memory = (resource.getrlimit(kind)[0] for kind in kinds)
+    if 0 <= processes < 1000 or memory != [resource.RLIM_INFINITY] * 2:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 

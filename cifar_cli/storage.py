@@ -39,6 +39,8 @@ def storage_errors(path: Path, size: int | None = None) -> Iterator[Path]:
     try:
         yield path
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise  # too many open files: no fault of the place
         reason = error.strerror or str(error)
         bytes_ = f" ({size:,} bytes)" if size is not None else ""
         raise StorageError(

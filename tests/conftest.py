@@ -24,7 +24,7 @@ from cifar_cli import train
 from cifar_cli.cli.app import run
 from cifar_cli.config import Config, load_config
 from cifar_cli.data.types import ImageSet
-from cifar_cli.models import native
+from cifar_cli.kernels import library
 
 # A CPU is tested, also where there is a GPU, for which torch has not looked yet.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -68,9 +68,9 @@ def share_compiled_code(source: Path, target: Path) -> None:
 
 def need_compiled_code(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Load it, or skip the test; with gcc on Linux, for which it is written, there is no excuse."""
-    if not native.load(shared_native(tmp_path_factory)):
+    if not library.load(shared_native(tmp_path_factory)):
         excused = sys.platform != "linux" or shutil.which("gcc") is None
-        (pytest.skip if excused else pytest.fail)(native.problem())
+        (pytest.skip if excused else pytest.fail)(str(library.status().problem))
 
 
 @pytest.fixture(autouse=True)

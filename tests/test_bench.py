@@ -121,7 +121,7 @@ def test_bench_sees_what_is_in_the_way_before_it_runs_anything(cli: Cli, in_tmp:
     (in_tmp / "bench/demo-2").mkdir(parents=True)
     (in_tmp / "bench/demo-2/thesis.txt").write_text("precious")
     answer = cli("bench", "demo", *FLAGS, "--runs", 2)
-    assert (answer.code, "bench/demo-2 is in the way" in answer.err) == (2, True)
+    assert (answer.code, "bench/demo-2 exists and is not a run" in answer.err) == (2, True)
     assert (in_tmp / "bench/demo-2/thesis.txt").read_text() == "precious"
     assert not (in_tmp / "bench/demo-1").exists()
     answer = cli("bench", "demo", *FLAGS, "--out", "b", "--runs", 2, "--seed", 2**31 - 1)

@@ -25,7 +25,7 @@ from torch import nn
 
 from cifar_cli.analysis import doctor
 from cifar_cli.data import cifar10
-from cifar_cli.models import native
+from cifar_cli.kernels import status
 
 Cli = Callable[..., Answer]
 ROOT = Path(__file__).parent.parent
@@ -73,7 +73,7 @@ def test_all_is_well_and_nothing_is_left_behind(cli: Cli, in_tmp: Path) -> None:
     assert f"torch {torch.__version__.split('+')[0]}" in details["versions"]
     assert "cpu" in details["device"]
     assert "5,000 training and 1,000 test images" in details["data"]
-    how = "code that was compiled here" if native.is_loaded() else "no compiled code: "
+    how = "code that was compiled here" if status().is_loaded else "no compiled code: "
     assert f"convolutions use {how}" in details["training step"]
     assert "128 draws in 2 loader processes all differ" in details["augmentation"]
     assert tree(in_tmp) == []

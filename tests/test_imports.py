@@ -13,6 +13,7 @@ FLOORS = {
     "config": 1,
     "locking": 1,
     "storage": 1,
+    "kernels": 2,
     "rundir": 2,
     "data": 3,
     "models": 3,
@@ -72,7 +73,7 @@ def test_the_lower_floors_know_nothing_of_torch(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in FILES if own_room(p) in ("data", "models", "training", "analysis")],
+    [p for p in FILES if own_room(p) in ("kernels", "data", "models", "training", "analysis")],
     ids=lambda p: str(p.relative_to(PACKAGE)),
 )
 def test_the_engine_neither_prints_nor_draws(path: Path) -> None:

@@ -17,7 +17,6 @@ from cifar_cli import train
 from cifar_cli.analysis.doctor import _device
 from cifar_cli.errors import ConfigError, OutOfMemoryError, StorageError
 from cifar_cli.training.runtime import (
-    StopSignal,
     autocast,
     compile_errors,
     describe_environment,
@@ -30,6 +29,7 @@ from cifar_cli.training.runtime import (
     smaller_batch,
     smaller_network,
 )
+from cifar_cli.training.stop_signal import StopSignal
 from cifar_cli.training.temporary import temporary_folder
 
 CPU = torch.device("cpu")

@@ -248,16 +248,17 @@ def _data(config: Config) -> Found:
 
 def _training_step(config: Config) -> Found:
     from cifar_cli.analysis.selftest import compare_step
-    from cifar_cli.models import native
+    from cifar_cli.kernels import status
     from cifar_cli.training.runtime import resolve_device
 
     found = compare_step(config)
     if resolve_device(config.device).type != "cpu":
         return found
-    if native.is_loaded():
+    compiled = status()
+    if compiled.is_loaded:
         return f"{found}; convolutions use code that was compiled here"
     hint = "With gcc (on Linux), convolutions would take about half the time."
-    return f"{found}; convolutions use no compiled code: {native.problem()}", hint
+    return f"{found}; convolutions use no compiled code: {compiled.problem}", hint
 
 
 def _augmentation(config: Config) -> Found:

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import traceback
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -76,6 +77,9 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str], stopping: Stopping) -> int:
+    _drop_bad_variables()
+    if not _has_current_folder():
+        return fail("The current folder no longer exists. Change to another one (cd).", 2)
     for text in arguments:  # many are paths, and all may be printed
         if problem := path_problem(text):
             return fail(f"The argument {text!a:.90} {problem}. Write it another way.", 2)
@@ -96,6 +100,22 @@ def _run(arguments: list[str], stopping: Stopping) -> int:
     if isinstance(outcome, int) and outcome > 128:  # what Typer makes of Ctrl-C is one, too
         return fail("Interrupted.", outcome)
     return outcome if isinstance(outcome, int) else 0
+
+
+def _drop_bad_variables() -> None:
+    """Forget variables that libraries would read as numbers or commands, and that are not."""
+    os.environ.pop("_CIFAR_RESNET_COMPLETE", None)  # the shell completion that is not offered
+    for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
+        if not re.fullmatch("[0-9]{1,5}", os.environ.get(name, "0")):
+            del os.environ[name]
+
+
+def _has_current_folder() -> bool:
+    """Whether there is one: libraries end the process if it has been deleted."""
+    try:
+        return Path.cwd().is_dir()
+    except OSError:
+        return False
 
 
 def _expanded(argument: str) -> str:

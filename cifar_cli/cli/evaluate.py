@@ -72,7 +72,7 @@ def evaluate(
         )
         bars.say(predictions.notes)
     found: Evaluation = summarise_predictions(predictions)
-    folder = out or (predictions.run.path / "eval" if predictions.run else None)
+    folder = out or (predictions.run.subfolder("eval") if predictions.run else None)
     report: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "accuracy": found.accuracy,

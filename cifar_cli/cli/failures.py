@@ -69,19 +69,22 @@ def _of_system(error: OSError) -> tuple[str, int]:
 
 def _imported(error: BaseException) -> str:
     """The package in whose import an exception was raised; empty where it was in none."""
-    name = ""
+    name = own = ""
     trace: TracebackType | None = error.__traceback__
     while trace:
         module = str(trace.tb_frame.f_globals.get("__name__", ""))
         # A module's own lines run while it is imported, but for those of the program itself.
         if trace.tb_frame.f_code.co_name == "<module>" and module != "__main__":
-            name = module
+            if _package(module) == "cifar_cli":
+                own = module
+            else:
+                name = module
         trace = trace.tb_next
     if isinstance(error, ModuleNotFoundError):
         name = error.name or name
     elif isinstance(error, ImportError):
         name = name or error.name or "a library"
-    return _package(name)
+    return _package(name or own)
 
 
 def _package(module: str) -> str:
@@ -94,10 +97,11 @@ def _limit() -> str:
         import resource
     except ImportError:  # not POSIX
         return ""
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit == resource.RLIM_INFINITY:
-        return ""
-    return f" (this process may take {limit / 2**30:.1f} GiB: ulimit -v)"
+    for option, kind in (("v", resource.RLIMIT_AS), ("d", resource.RLIMIT_DATA)):
+        limit = resource.getrlimit(kind)[0]
+        if limit != resource.RLIM_INFINITY:
+            return f" (this process may take {limit / 2**30:.1f} GiB: ulimit -{option})"
+    return ""
 
 
 def _with_value(message: str, arguments: Sequence[str]) -> str:

@@ -31,10 +31,17 @@ def guarded(program: Callable[[], int], tell: Callable[[], int]) -> int:
     """
     if not _is_limited():
         return program()
-    ours, theirs = os.pipe()
+    try:
+        ours, theirs = os.pipe()
+    except OSError:  # too few handles
+        return program()
     heard = {*SIGNALS, signal.SIGCHLD}
     before, parent = signal.pthread_sigmask(signal.SIG_BLOCK, heard), os.getpid()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:  # too few processes
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return program()
     if not child:
         os.close(ours)
         end_with(parent)
@@ -80,4 +87,6 @@ def _is_limited() -> bool:
         import resource
     except ImportError:  # Windows
         return False
-    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    # A thread's stack may be too large for the machine as well.
+    return limits != [resource.RLIM_INFINITY] * 2 or "OMP_STACKSIZE" in os.environ

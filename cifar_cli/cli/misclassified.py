@@ -74,7 +74,7 @@ def misclassified(
         }
         for m in shown
     ]
-    folder = out or (found.run.path / "misclassified" if found.run else Path("misclassified"))
+    folder = out or (found.run.subfolder("misclassified") if found.run else Path("misclassified"))
     drawn = shown[:GALLERY_AT_MOST]
     order = {"loss": "highest loss first", "confidence": "most confident first"}
     gallery = mistake_gallery(

@@ -46,7 +46,7 @@ def plot(
             raise CheckpointError(
                 f"{run.path} has no finished epoch yet ({when}); there is nothing to plot."
             )
-    folder = out or (found[0].plots if len(found) == 1 else Path("comparison"))
+    folder = out or (found[0].subfolder("plots") if len(found) == 1 else Path("comparison"))
     files = [loss_and_accuracy(folder / "loss_accuracy.png", curves)]
     if all(curve.steps for curve in curves):
         files.append(learning_rates(folder / "learning_rate.png", curves))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import select
 import signal
 import sys
 import time
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 GRACE_SECONDS = 10.0
-"""So long may a command take to clean up after a signal."""
+"""So long may a command take to clean up after a signal, or after a second one."""
+STEP_SECONDS = 120.0
+"""So long may training take, which listens itself, for the step at hand and to save."""
 SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
@@ -33,10 +36,16 @@ def leave(number: int, _: object = None) -> None:
     try:
         # Bars hide the cursor.
         cursor = b"\x1b[?25h" if os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb" else b""
-        os.write(2, cursor + b"Interrupted.\n")
-    except OSError:
+        if is_writable(2):
+            os.write(2, cursor + b"Interrupted.\n")
+    except (OSError, ValueError):
         pass
     os._exit(128 + number)
+
+
+def is_writable(descriptor: int) -> bool:
+    """Whether a write would not wait, as for the reader of a full pipe or a paused terminal."""
+    return os.name != "posix" or bool(select.select([], [descriptor], [], 0)[1])
 
 
 def leave_on_signals() -> None:
@@ -44,6 +53,8 @@ def leave_on_signals() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` and `&` set it
             signal.signal(number, leave)
+    if hasattr(signal, "SIGCHLD"):  # ignored by some that start programs: no child could be awaited
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     atexit.register(_ignore_signals)  # the first to be registered is called last
 
 
@@ -105,7 +116,10 @@ class Stopping:
         """End the process even if the main thread does not come to answer a signal."""
         import threading
 
-        ours, theirs = self._pipe = os.pipe()
+        try:
+            ours, theirs = self._pipe = os.pipe()
+        except OSError:  # no more files may be opened
+            return
         os.set_blocking(theirs, False)
         self._wakeup = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
         try:
@@ -114,15 +128,20 @@ class Stopping:
             os.close(ours)
 
     def _wait_for_signals(self, pipe: int) -> None:
-        while received := os.read(pipe, 1):
-            number, left = received[0], GRACE_SECONDS
-            while number in self._before and left > 0 and not self._is_over:
-                time.sleep(0.1)
-                # While training listens itself, a step and a save may take their time.
-                if signal.getsignal(number) == self._handle:
-                    left -= 0.1
-            if number in self._before and not self._is_over:
+        number, deadline = 0, None
+        while not self._is_over:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select([pipe], [], [], left)[0]:
                 leave(number)
+            received = os.read(pipe, 1)
+            if not received:
+                break
+            if received[0] in self._before:
+                is_first, number = deadline is None, received[0]
+                is_training = signal.getsignal(number) != self._handle
+                seconds = STEP_SECONDS if is_first and is_training else GRACE_SECONDS
+                until = time.monotonic() + seconds
+                deadline = until if deadline is None else min(deadline, until)
         os.close(pipe)
 
 

@@ -6,41 +6,25 @@ in the variant of ERA V1, session 10.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-
-from cifar_cli.models.convolution import Conv2d, are_bare, start_of_block
-from cifar_cli.models.dropout import SPARSE, relu_dropout_
 
 
 class ConvBlock(nn.Sequential):
     """Convolution 3x3 with reflected border, [max-pool 2], batch norm, ReLU, dropout.
 
-    (B, in_channels, H, W) to (B, out_channels, H, W), or to half of H and W where pooled.
+    (B, in_channels, H, W) to (B, out_channels, H, W), or to half of H and W if pooled.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, *, pool: bool = False, dropout: float = 0.0
     ) -> None:
         super().__init__(
-            Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect", bias=False),
+            nn.Conv2d(in_channels, out_channels, 3, padding=1, padding_mode="reflect", bias=False),
             *([nn.MaxPool2d(2)] if pool else []),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) to (B, out_channels, H, W), or to half of H and W."""
-        x, (*layers, relu, dropout) = start_of_block(list(self), x)
-        for layer in layers:
-            x = layer(x)
-        is_plain = x.device.type == "cpu" and not torch.compiler.is_compiling()
-        p = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
-        if is_plain and 0 < p <= SPARSE and are_bare(relu, dropout):
-            return relu_dropout_(x, p)
-        out: Tensor = dropout(relu(x))
-        return out
 
 
 class ResidualPair(nn.Module):

@@ -13,17 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cifar_cli.models.convolution import Conv2d, start_of_block
-
 EIGENVALUE_FLOOR = 5e-4
-
-
-class BatchNorm(nn.BatchNorm2d):
-    """Batch norm whose scale stays 1, and whose averages follow quickly."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-12, momentum=0.4)
-        self.weight.requires_grad_(False)
 
 
 class ConvBlock(nn.Sequential):
@@ -36,24 +26,26 @@ class ConvBlock(nn.Sequential):
     def __init__(
         self, in_channels: int, out_channels: int, *, pool: bool = False, stride: int = 1
     ) -> None:
-        convolution = Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        convolution = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         # As many filters as there are inputs start by handing these on.
         nn.init.dirac_(convolution.weight.data[:in_channels])
+        norm = nn.BatchNorm2d(out_channels, eps=1e-12, momentum=0.4)
+        norm.weight.requires_grad_(False)  # its scale stays 1
         super().__init__(
             convolution,
             *([nn.MaxPool2d(2)] if pool else []),
-            BatchNorm(out_channels),
+            norm,
             nn.SiLU(inplace=True),
         )
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, H, W), or to half of H and W."""
-        x, (*layers, activation) = start_of_block(list(self), x)
+        if shortcut is None:
+            return super().forward(x)  # type: ignore[no-any-return, no-untyped-call]
+        *layers, activation = self
         for layer in layers:
             x = layer(x)
-        if shortcut is not None:
-            x = x + shortcut
-        out: Tensor = activation(x)
+        out: Tensor = activation(x + shortcut)
         return out
 
 

@@ -37,13 +37,21 @@ def open_closed_descriptors() -> None:
 def own_streams() -> Iterator[None]:
     """Put a `Stream` in the place of `sys.stdout` and `sys.stderr` for the duration of a block."""
     before = sys.stdout, sys.stderr
-    with open(os.devnull, "w", encoding="utf-8") as nothing:
-        sys.stdout = Stream(before[0] or nothing, is_needed=True)
-        sys.stderr = Stream(before[1] or nothing, is_needed=False)
-        try:
-            yield
-        finally:
-            sys.stdout, sys.stderr = before
+    sys.stdout = Stream(before[0] or io.StringIO(), is_needed=True)
+    sys.stderr = Stream(before[1] or io.StringIO(), is_needed=False)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _usable(encoding: str | None) -> str:
+    """The encoding, or UTF-8 if it does not encode plain text with an error handler of ours."""
+    try:
+        codecs.getincrementalencoder(encoding or "utf-8")(NEAREST).encode("a.. b\u2713\n")
+    except (LookupError, UnicodeError):
+        return "utf-8"
+    return encoding or "utf-8"
 
 
 @contextmanager
@@ -71,7 +79,8 @@ class Stream(io.TextIOBase):
     def __init__(self, inner: TextIO, is_needed: bool) -> None:
         self.inner, self.is_needed = inner, is_needed
         self.is_over = False
-        self._encoder = codecs.getincrementalencoder(self.encoding)(NEAREST)
+        self._encoding = _usable(getattr(inner, "encoding", None))
+        self._encoder = codecs.getincrementalencoder(self._encoding)(NEAREST)
         self._descriptor: int | None = None
         if os.name == "posix":  # elsewhere the ends of lines differ
             with suppress(OSError, ValueError):
@@ -81,7 +90,7 @@ class Stream(io.TextIOBase):
     @property
     def encoding(self) -> str:  # type: ignore[override]  # the base has an attribute
         """Of the stream behind."""
-        return getattr(self.inner, "encoding", None) or "utf-8"
+        return self._encoding
 
     def isatty(self) -> bool:
         """Whether a terminal is behind."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from cifar_cli.config import Config
 from cifar_cli.config.loading import build_config
 from cifar_cli.config.strict_yaml import MAX_BYTES, parse_yaml
-from cifar_cli.errors import CheckpointError, ConfigError
+from cifar_cli.errors import CheckpointError, ConfigError, StorageError
 from cifar_cli.locking import exclusive
 from cifar_cli.rundir.reading import append_text, read_json_object, reason_of
 from cifar_cli.rundir.records import (
@@ -139,8 +139,9 @@ class RunDir:
         """Find out before training whether checkpoints can be written.
 
         Raises:
-            StorageError: They cannot.
+            StorageError: They cannot, or their folder is a link.
         """
+        self.subfolder("checkpoints")
         probe = self.last.with_name(f".probe.{os.getpid()}.{time.monotonic_ns()}.tmp")
         with storage_errors(self.last.parent):
             self.last.parent.mkdir(exist_ok=True)
@@ -155,14 +156,20 @@ class RunDir:
             remove_temporary(self.last.parent)
 
     def remove_result(self) -> None:
-        """Remove the result of fewer epochs, before more are trained."""
+        """Remove the result of fewer epochs."""
         with storage_errors(self.result):
             self.result.unlink(missing_ok=True)
 
-    @property
-    def plots(self) -> Path:
-        """Folder of the curves."""
-        return self.path / "plots"
+    def subfolder(self, name: str) -> Path:
+        """A folder inside the run, to be written to; it may not be there yet.
+
+        Raises:
+            StorageError: It is a link, which in a run from elsewhere may lead to anything.
+        """
+        folder = self.path / name
+        if folder.is_symlink():
+            raise StorageError(f"{folder} is a link; nothing is written through it.", "Remove it.")
+        return folder
 
     def write_env(self, env: dict[str, Any]) -> None:
         """Write `env.json`: versions and hardware."""
@@ -210,23 +217,21 @@ class RunDir:
         """
         path = self.path / "steps.csv"
         kept: dict[int, StepRecord] = {}
-        data, is_damaged = b"", False
+        is_damaged = False
         try:
-            data = read_regular(path, MAX_TABLE)
+            table = parse_table(read_regular(path, MAX_TABLE), StepRecord)
         except FileNotFoundError:
             return False
         except OSError:
             is_damaged = True
         else:
-            table = parse_table(data, StepRecord)
             is_damaged = bool(table.damaged)
             kept = {row.step: row for row in table.rows if row.step < first}
-        text = table_text((kept[step] for step in sorted(kept)), StepRecord)
         if is_damaged:
             with storage_errors(path):
                 path.replace(path.with_name("damaged-steps.csv"))
-        if text.encode() != data:
-            write_text(path, text)
+        # Always anew: what is appended to later is then a file of this process that it may write.
+        write_text(path, table_text((kept[step] for step in sorted(kept)), StepRecord))
         return is_damaged
 
     def read_steps(self) -> list[StepRecord]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +23,8 @@ def append_text(path: Path, text: str, limit: int) -> None:
     """Append UTF-8 text to a regular file, which is made if it is missing.
 
     Links are not written through: a symbolic one is refused, and a file that has a second name, as
-    in a copy that hard links made, becomes one of its own, if it has at most `limit` bytes.
+    in a copy that hard links made, or that may not be written to, becomes one of its own, if it
+    has at most `limit` bytes.
 
     Raises:
         StorageError: It cannot be written.
@@ -30,7 +32,7 @@ def append_text(path: Path, text: str, limit: int) -> None:
     with storage_errors(path):
         if not is_replaceable(path):
             raise OSError(errno.EINVAL, "it is not a regular file", path)
-        if path.exists() and path.stat().st_nlink > 1:
+        if path.exists() and (path.stat().st_nlink > 1 or not os.access(path, os.W_OK)):
             write_bytes(path, read_regular(path, limit) + text.encode())
             return
         with open_own(path, append=True) as file:

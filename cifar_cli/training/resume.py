@@ -66,6 +66,7 @@ def checkpoint_of(run: RunDir) -> Checkpoint | None:
             "and nothing is written there.",
             "Choose another --name or --run-dir.",
         )
+    run.subfolder("checkpoints")  # refused here already, before a damaged one is set aside
     checkpoint = load_newest(run.last)
     if checkpoint is None and (os.path.lexists(run.result) or run.read_metrics()):
         raise CheckpointError(

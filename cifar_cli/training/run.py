@@ -17,9 +17,15 @@ from cifar_cli.config.loading import config_yaml
 from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.sources import Splits, choose_splits, load_dataset
 from cifar_cli.data.types import BadImage
-from cifar_cli.errors import CheckpointError, CifarError, Interrupted, nearest_hint
+from cifar_cli.errors import (
+    CheckpointError,
+    CifarError,
+    Interrupted,
+    StorageError,
+    nearest_hint,
+)
 from cifar_cli.models import build_model
-from cifar_cli.rundir import EpochRecord, RunDir, create_run, known_runs, run_path
+from cifar_cli.rundir import EpochRecord, RunDir, StepRecord, create_run, known_runs, run_path
 from cifar_cli.storage import check_place, write_csv, write_text
 from cifar_cli.training.checkpoint import (
     Checkpoint,
@@ -43,7 +49,6 @@ from cifar_cli.training.resume import (
     with_folder,
 )
 from cifar_cli.training.runtime import (
-    StopSignal,
     compile_errors,
     describe_environment,
     fewer_images,
@@ -53,6 +58,7 @@ from cifar_cli.training.runtime import (
     smaller_batch,
     smaller_network,
 )
+from cifar_cli.training.stop_signal import StopSignal
 from cifar_cli.training.trainer import TrainState, train_epochs
 
 __all__ = ["TrainResult", "train"]
@@ -178,7 +184,7 @@ def _train_in(
         class_names=splits.class_names,
         data=splits.fingerprint,
     )
-    saved = time.monotonic()
+    saved, completed = time.monotonic(), len(state.history)
     best = state.best_accuracy
 
     def pause() -> bool:
@@ -196,10 +202,12 @@ def _train_in(
                     if record.val_accuracy > best:
                         best = record.val_accuracy
                         save(run.best, weights_only=True)
-                    run.append_steps(steps)
+                    appended = _appended(run, steps)
                 save(run.last)
-                saved = time.monotonic()
+                saved, completed = time.monotonic(), len(state.history)
                 if ended:
+                    if appended:  # the epoch is saved; no side file costs it
+                        raise appended
                     _report(run, record, state, config, observer)
                 if stop.number is not None and state.epoch <= config.train.epochs:
                     raise Interrupted(
@@ -211,7 +219,7 @@ def _train_in(
                     )
     except BaseException as error:
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-        _note_end(run, "interrupted" if stopped else "failed", state, error)
+        _note_end(run, "interrupted" if stopped else "failed", state, completed, error)
         raise
     return finish(run, state, splits)
 
@@ -226,11 +234,22 @@ def _report(
     observer.epoch_ended(record)
 
 
-def _note_end(run: RunDir, how: str, state: TrainState, error: BaseException) -> None:
+def _appended(run: RunDir, steps: Sequence[StepRecord]) -> StorageError | None:
+    """Append an epoch's steps; the error, if they cannot be."""
+    try:
+        run.append_steps(steps)
+    except StorageError as error:
+        return error
+    return None
+
+
+def _note_end(
+    run: RunDir, how: str, state: TrainState, completed: int, error: BaseException
+) -> None:
     """Note how a run ended; where even that cannot be written, the error itself is enough."""
     try:
         message = str(error) or type(error).__name__
-        run.write_status(how, epochs_completed=len(state.history), message=message)
+        run.write_status(how, epochs_completed=completed, message=message)
         run.log(how, epoch=state.epoch, step=state.step)
     except CifarError:
         return

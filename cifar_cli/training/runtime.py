@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import platform
 import re
-import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,13 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from cifar_cli import __version__
+from cifar_cli import __version__, kernels
 from cifar_cli.config import Config
 from cifar_cli.data.cache import home
 from cifar_cli.data.loader import count_at
 from cifar_cli.errors import ConfigError, OutOfMemoryError, is_out_of_memory
-from cifar_cli.models import native
-from cifar_cli.models.convolution import Conv2d
 from cifar_cli.training.temporary import name_temporary_folder
 from cifar_cli.training.threads import limit_threads
 
@@ -116,20 +112,20 @@ def _return_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 64 * 2**20)
 
 
-def load_compiled_code() -> bool:
-    """Have convolutions' compiled code at hand; False where there can be none."""
+def compiled_code_folder() -> Path:
+    """Where code that is compiled on this machine is kept."""
     # Not in the configuration's own folder, which may have come with a checkpoint from elsewhere.
-    return native.load(home(None) / "native")
+    return home(None) / "native"
 
 
 def place_model(model: nn.Module, config: Config, device: torch.device) -> nn.Module:
-    """Move a model to the device, into the memory layout and onto the way that is configured."""
+    """Move a model to the device, into the configured memory layout, with kernels on a CPU."""
     runtime = config.runtime
-    is_used = device.type == "cpu" and runtime.precision != "bf16" and runtime.channels_last
-    compiled = is_used and runtime.winograd and runtime.native and load_compiled_code()
-    for layer in model.modules():
-        if isinstance(layer, Conv2d):
-            layer.winograd, layer.compiled = runtime.winograd, compiled
+    if device.type == "cpu":
+        fits = runtime.precision != "bf16" and runtime.channels_last
+        wanted = fits and runtime.winograd and runtime.native
+        cache = compiled_code_folder() if wanted else None
+        kernels.accelerate(model, convolutions=runtime.winograd, cache=cache)
     layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
     # torch's stubs know no memory_format for Module.to.
     placed: nn.Module = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
@@ -170,7 +166,7 @@ def describe_environment(device: torch.device, model: nn.Module) -> dict[str, An
         "platform": platform.platform(),
         "processor": _processor(),
         "threads": torch.get_num_threads(),
-        "compiled_code": any(m.compiled for m in model.modules() if isinstance(m, Conv2d)),
+        "compiled_code": kernels.uses_compiled_code(model),
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
     }
@@ -259,40 +255,3 @@ def compile_errors(config: Config) -> Iterator[None]:
             f"runtime.compile=true: torch.compile fails here ({type(error).__name__}: {why:.200}).",
             "Install a C++ compiler (g++), or use --set runtime.compile=false.",
         ) from error
-
-
-class StopSignal:
-    """Notes SIGINT, SIGTERM and SIGHUP, so that the loop can end after the step at hand.
-
-    A second SIGINT interrupts at once.
-    """
-
-    def __init__(self, notify: Callable[[], None] = lambda: None) -> None:
-        self.number: int | None = None
-        self.notify = notify
-
-    def __call__(self) -> bool:
-        return self.number is not None
-
-    @contextmanager
-    def listening(self) -> Iterator[StopSignal]:
-        """Install the handlers for the duration of a block (main thread only)."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        # One that the process was started to ignore, as SIGHUP is by nohup, stays ignored.
-        names = ("SIGINT", "SIGTERM", "SIGHUP")
-        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-        heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-        before = {number: signal.signal(number, self._note) for number in heard}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _note(self, number: int, _: Any) -> None:
-        if self.number is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.number = number
-        self.notify()

@@ -21,7 +21,7 @@ SPARSE = 0.2
 def relu_dropout_(x: Tensor, p: float) -> Tensor:
     """Dropout with probability `p`, 0 < p < 1, of the ReLU of `x`, in its memory, on a CPU.
 
-    Any shape and memory layout without gaps. Draws from torch's global generator.
+    Any shape and memory layout without gaps. Draws from torch's global RNG.
     """
     out: Tensor = _ReluDropout.apply(x, p)
     return out
@@ -56,5 +56,5 @@ def dropped_positions(count: int, p: float) -> Tensor:
         drawn = kept.add_(1).cumsum(0).add_(last)
         positions.append(drawn)
         last = int(drawn[-1])
-    found = torch.cat(positions) if len(positions) > 1 else positions[0]
-    return found[: int(torch.searchsorted(found, count))]
+    all_drawn = torch.cat(positions) if len(positions) > 1 else positions[0]
+    return all_drawn[: int(torch.searchsorted(all_drawn, count))]

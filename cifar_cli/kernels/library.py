@@ -1,13 +1,11 @@
-"""The compiled code for Winograd's convolutions, if this machine has gcc.
-
-It is compiled once for a machine, in seconds, and kept.
-"""
+"""The C code of `c/`: compiled once for a machine, in seconds, if it has gcc; kept and loaded."""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,51 +13,82 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 from cifar_cli.locking import exclusive
-from cifar_cli.models.c_source import EXPORTED, c_source
 
 COMPILERS = ("gcc", "cc")  # the first one that is there
 FLAGS = ("-O3", "-march=native", "-fPIC", "-std=gnu11", "-fopenmp")
 SECONDS = 120.0  # after which compiling, or waiting for another process that does, is given up
 WORKPLACE = "compiling-"  # how the names of folders begin in which something is compiled
+MAIN = "winograd.c"  # which includes the others
 
-_loaded: ctypes.CDLL | None = None
-_problem: str | None = None
+
+def sources() -> dict[str, str]:
+    """The text of each C file by its name."""
+    folder = resources.files(__package__) / "c"
+    files = sorted(folder.iterdir(), key=lambda file: file.name)
+    return {f.name: f.read_text(encoding="utf-8") for f in files if f.name.endswith((".c", ".h"))}
+
+
+class Plan(ctypes.Structure):
+    """`plan` of `winograd.h`, whose list of fields it takes."""
+
+    _fields_ = [
+        (name, ctypes.c_long)
+        for name in re.findall(r"^    long (\w+);", sources()["winograd.h"], re.MULTILINE)
+    ]
+
+    def __init__(self, **values: int) -> None:
+        assert values.keys() == {field[0] for field in self._fields_}
+        super().__init__(**values)
+
+
+# Arguments after the plan: pointers to the memory of tensors, in the order of `winograd.h`.
+POINTERS = {"winograd_forward": 5, "winograd_backward": 7}
+
+
+class Status(NamedTuple):
+    """Whether compiled code is loaded; if not, why."""
+
+    is_loaded: bool
+    problem: str | None
 
 
 class _UnusableError(Exception):
     """Why there is no compiled code."""
 
 
+_loaded: ctypes.CDLL | None = None
+_problem: str | None = None
+
+
 def load(folder: Path) -> bool:
-    """Make the compiled code usable, compiling it if it is not in `folder` yet.
+    """Load the compiled code, compiling it if it is not in `folder` yet.
 
     Returns:
-        Whether that was possible; found out once for a process.
+        Whether that was possible; tried once per process.
     """
     global _loaded, _problem
     if _loaded is None and _problem is None:
-        found = _library(folder)
-        _loaded, _problem = (None, found) if isinstance(found, str) else (found, None)
-    return is_loaded()
-
-
-def is_loaded() -> bool:
-    """Whether the compiled code can be used."""
+        result = _library(folder)
+        _loaded, _problem = (None, result) if isinstance(result, str) else (result, None)
     return _loaded is not None
 
 
-def library() -> ctypes.CDLL:
+def loaded() -> ctypes.CDLL:
     """The compiled code, which must have been loaded."""
     assert _loaded is not None
     return _loaded
 
 
-def problem() -> str:
-    """Why it cannot be used."""
-    return _problem or "nobody has asked for it"
+def status() -> Status:
+    """Whether this process has loaded compiled code; if not, why."""
+    if _loaded is not None:
+        return Status(is_loaded=True, problem=None)
+    return Status(is_loaded=False, problem=_problem or "nobody has asked for it")
 
 
 def _library(folder: Path) -> ctypes.CDLL | str:
@@ -69,23 +98,24 @@ def _library(folder: Path) -> ctypes.CDLL | str:
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         return "there is no C compiler"
-    from cifar_cli.models.trusted import UntrustedError, trusted_folder
+    from cifar_cli.kernels.trusted import UntrustedError, trusted_folder
 
     try:
-        source, deadline = c_source(), time.monotonic() + SECONDS
-        # Which machine `native` means is told by what the compiler defines for it.
+        files, deadline = sources(), time.monotonic() + SECONDS
+        # What the compiler predefines says which machine `native` means.
         machine = _run([compiler, *FLAGS, "-dM", "-E", "-x", "c", os.devnull], deadline)
-        key = hashlib.sha256("\0".join([source, *FLAGS]).encode() + machine).hexdigest()[:16]
+        text = "\0".join([*files, *files.values(), *FLAGS])
+        key = hashlib.sha256(text.encode() + machine).hexdigest()[:16]
         with trusted_folder(folder) as opened:
-            found = _kept(folder, opened, key)
-            if found is None:
+            library = _kept(folder, opened, key)
+            if library is None:
                 with _alone(opened, deadline) as is_alone:
                     if is_alone:
                         _clear_away(opened)
                     # Another process may have compiled it while this one waited.
-                    found = _kept(folder, opened, key)
-                    found = found or _made(folder, opened, key, compiler, source, deadline)
-        return found
+                    library = _kept(folder, opened, key)
+                    library = library or _made(folder, opened, key, compiler, files, deadline)
+        return library
     except subprocess.CalledProcessError as error:
         lines = error.stderr.decode(errors="replace").strip().splitlines()
         return f"{compiler} failed: {lines[-1] if lines else error}"
@@ -95,7 +125,7 @@ def _library(folder: Path) -> ctypes.CDLL | str:
 
 def _kept(folder: Path, opened: int, key: str) -> ctypes.CDLL | None:
     """The library that is kept in a folder, whose descriptor is `opened`, if one is."""
-    from cifar_cli.models.trusted import UntrustedError
+    from cifar_cli.kernels.trusted import UntrustedError
 
     for name in sorted(os.listdir(opened)):
         if name.startswith(f"tiles-{key}-") and name.endswith(".so"):
@@ -106,14 +136,14 @@ def _kept(folder: Path, opened: int, key: str) -> ctypes.CDLL | None:
 
 
 def _made(
-    folder: Path, opened: int, key: str, compiler: str, source: str, deadline: float
+    folder: Path, opened: int, key: str, compiler: str, files: dict[str, str], deadline: float
 ) -> ctypes.CDLL:
     """The library, compiled now and kept."""
     with tempfile.TemporaryDirectory(
         dir=folder, prefix=WORKPLACE, ignore_cleanup_errors=True
     ) as place:
         made = Path(place) / "tiles.so"
-        _compile(compiler, source, made, deadline)
+        _compile(compiler, files, made, deadline)
         name = f"tiles-{key}-{_digest(made.read_bytes())}.so"
         made.chmod(0o700)
         os.rename(made, name, dst_dir_fd=opened)
@@ -129,7 +159,7 @@ def _clear_away(opened: int) -> None:
 
 def _load(folder: Path, opened: int, name: str) -> ctypes.CDLL:
     """Load a library whose name ends with the hash of its content."""
-    from cifar_cli.models.trusted import MOST_BYTES, open_trusted
+    from cifar_cli.kernels.trusted import MOST_BYTES, open_trusted
 
     descriptor = open_trusted(opened, name)
     try:
@@ -145,8 +175,13 @@ def _load(folder: Path, opened: int, name: str) -> ctypes.CDLL:
         os.close(descriptor)
         raise
     # It stays open: the system's loader knows a library by that number, which must not come again.
-    if missing := [symbol for symbol in EXPORTED if not hasattr(library, symbol)]:
-        raise _UnusableError(f"{name} has no {missing[0]}")
+    for symbol in ("panel", *POINTERS):
+        if not hasattr(library, symbol):
+            raise _UnusableError(f"{name} has no {symbol}")
+    for symbol, pointers in POINTERS.items():
+        function = getattr(library, symbol)
+        function.argtypes = [ctypes.POINTER(Plan), *[ctypes.c_void_p] * pointers]
+        function.restype = ctypes.c_int
     return library
 
 
@@ -165,9 +200,11 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _compile(compiler: str, source: str, target: Path, deadline: float) -> None:
-    code, compiled = target.with_suffix(".c"), target.with_suffix(".o")
-    code.write_text(source, encoding="utf-8")
+def _compile(compiler: str, files: dict[str, str], target: Path, deadline: float) -> None:
+    # What was hashed is what is compiled.
+    for name, text in files.items():
+        target.with_name(name).write_text(text, encoding="utf-8")
+    code, compiled = target.with_name(MAIN), target.with_suffix(".o")
     # The compiler's own files go there too: there may be no other place for temporary files.
     place = os.fspath(target.parent)
     _run([compiler, *FLAGS, "-c", os.fspath(code), "-o", os.fspath(compiled)], deadline, place)
