@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 from cifar_cli.errors import StorageError
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)  # .NAME.TOKEN.tmp
+_PROBE = "probe"
 _NAME_BYTES = 200  # of a file's name that its temporary name repeats; a name takes 255
 # What file systems answer that cannot sync. All else, such as EIO, is a failure to write.
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -175,7 +176,7 @@ def remove_temporary(folder: Path, names: Iterable[str], older_than: float = 0) 
         names: Patterns of the names of the files that this program writes there.
         older_than: Seconds since the file was changed.
     """
-    ours = [re.compile(translate(_shortened(name))) for name in names]
+    ours = [re.compile(translate(_shortened(name))) for name in (*names, _PROBE)]
     for path in folder.glob(".*.tmp"):
         with suppress(OSError):
             about = os.lstat(path)
@@ -202,6 +203,20 @@ def check_place(path: Path) -> None:
         reason = f"{place} may not be written to"
     if reason:
         raise StorageError(f"Cannot write {path}: {reason}.", "Choose another place.")
+
+
+def check_writable(folder: Path) -> None:
+    """Find out whether files can be written to a folder, which is made if it is missing.
+
+    Raises:
+        StorageError: They cannot.
+    """
+    probe = _temporary(folder / _PROBE)
+    with storage_errors(folder):
+        folder.mkdir(exist_ok=True)
+        with probe.open("xb"):
+            pass
+        probe.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,6 +27,7 @@ from cifar_cli.rundir.records import (
     table_text,
 )
 from cifar_cli.storage import (
+    check_writable,
     read_regular,
     remove_temporary,
     storage_errors,
@@ -41,7 +41,7 @@ WRITTEN = (
     "config.yaml", "env.json", "metrics.csv", "result.json", "skipped_images.csv", "status.json",
     "steps.csv",
 )  # fmt: skip
-CHECKPOINTS = ("last.pt", "previous.pt", "best.pt", "probe")
+CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")
 STATES = ("running", "completed", "interrupted", "failed")
 Row = TypeVar("Row", EpochRecord, StepRecord)
 
@@ -148,12 +148,7 @@ class RunDir:
             StorageError: They cannot, or their folder is a link.
         """
         self.subfolder("checkpoints")
-        probe = self.last.with_name(f".probe.{secrets.token_hex(8)}.tmp")
-        with storage_errors(self.last.parent):
-            self.last.parent.mkdir(exist_ok=True)
-            with probe.open("xb"):
-                pass
-            probe.unlink()
+        check_writable(self.last.parent)
 
     def clear_away(self) -> None:
         """Remove what a killed process left half-written."""

@@ -43,7 +43,7 @@ def check_pickle(data: bytes) -> int:
     if len(data) > MAX_BYTES:
         raise ValueError("the pickle is too long")
     stack: list[int] = []
-    memo: dict[int, int] = {}
+    memo: dict[object, int] = {}
     steps = 0
     for operation, argument, _ in pickletools.genops(data):
         steps += 1
@@ -53,9 +53,9 @@ def check_pickle(data: bytes) -> int:
         if name in _PUSHED:
             stack.append(_PUSHED[name])
         elif name in ("BINPUT", "LONG_BINPUT"):
-            memo[int(argument)] = stack[-1]
+            memo[argument] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
-            stack.append(memo[int(argument)])
+            stack.append(memo[argument])
         elif name == "MARK":
             stack.append(_MARK)
         elif name == "EMPTY_TUPLE":
