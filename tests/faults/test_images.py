@@ -372,7 +372,7 @@ def test_pictures_are_opened_in_one_place_which_names_the_formats() -> None:
         if isinstance(node, ast.Call)
         and ast.unparse(node.func) in ("Image.open", "imread", "plt.imread", "mpimg.imread")
     ]
-    assert opening == [("decode.py", "Image.open(io.BytesIO(data), formats=FORMATS)")]
+    assert opening == [("decode.py", "Image.open(file, formats=FORMATS)")]
 
 
 @pytest.mark.parametrize("extension", [name.removeprefix(".") for name in EXTENSIONS])
