@@ -23,7 +23,7 @@ from cifar_cli.analysis import bench as bench_module
 from cifar_cli.analysis import child
 from cifar_cli.analysis.bench import spread
 from cifar_cli.analysis.flops import training_flops
-from cifar_cli.config.loading import flat_settings, load_config, read_config
+from cifar_cli.config.loading import flat_settings, load_config
 from cifar_cli.errors import CheckpointError, StorageError
 from cifar_cli.rundir import RunDir
 from cifar_cli.storage import write_json
@@ -113,7 +113,7 @@ def test_an_interrupted_run_is_repeated_with_the_settings_as_they_are(
     assert aside.name.startswith("demo-1-unfinished-")
     assert (aside / "checkpoints/last.pt").is_file()  # it may be somebody's own
     assert len(answer.json["runs"][0]["curve"]) == 1
-    ran = read_config(ours / "config.yaml")
+    ran = load_config(ours / "config.yaml", env={})
     assert (ran.train.epochs, ran.optim.weight_decay) == (1, 0.5)
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cifar_cli.config import Config
-from cifar_cli.config.loading import build_config
+from cifar_cli.config.checking import build_complete
+from cifar_cli.config.migration import no_longer
 from cifar_cli.config.strict_yaml import MAX_BYTES, parse_yaml
 from cifar_cli.errors import CheckpointError, ConfigError
 from cifar_cli.locking import exclusive
@@ -267,7 +268,10 @@ class RunDir:
             tree = parse_yaml(text, "it is damaged")
             if not isinstance(tree, dict):
                 raise ValueError("it holds no settings")
-            return build_config(tree)
+            config, dropped = build_complete(tree)
+            if dropped:
+                raise ConfigError("; ".join(no_longer(dropped)))
+            return config
         except (OSError, ValueError) as error:
             raise _unreadable(self.config, reason_of(error)) from error
         except ConfigError as error:

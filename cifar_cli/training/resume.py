@@ -7,6 +7,7 @@ from typing import Any
 
 from cifar_cli.config import Config
 from cifar_cli.config.loading import flat_settings
+from cifar_cli.config.migration import no_longer
 from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.sources import Splits, choose_splits
 from cifar_cli.data.types import Dataset
@@ -67,16 +68,24 @@ def resumed_settings(
 
     Raises:
         ConfigError: Something that decides the result would change, and may not.
+        CheckpointError: The run was trained in a way that this version does not know.
     """
     old = checkpoint.config
+    if checkpoint.dropped:
+        raise CheckpointError(
+            f"{checkpoint.path} cannot be resumed: {'; '.join(no_longer(checkpoint.dropped))}. It "
+            "can be evaluated. Start a new run, or use the version of cifar-resnet that wrote it."
+        )
     if config.optim.max_lr == "auto":
-        found = config.optim.model_copy(update={"max_lr": old.optim.max_lr})
-        config = config.model_copy(update={"optim": found})
+        optim = config.optim.model_copy(update={"max_lr": old.optim.max_lr})
+        config = config.model_copy(update={"optim": optim})
     before, now = flat_settings(old), flat_settings(config)
     changed = [
         f"{key} {before[key]!r} → {now[key]!r}"
         for key in before
-        if before[key] != now[key] and not key.startswith((*FREE_TO_CHANGE, *SEEN_IN_THE_WEIGHTS))
+        if key in now  # another network, or another optimiser, has others
+        and before[key] != now[key]
+        and not key.startswith((*FREE_TO_CHANGE, *SEEN_IN_THE_WEIGHTS))
     ]
     run = checkpoint.path.parent.parent
     if changed and not allow_changes:
