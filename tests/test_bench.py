@@ -24,7 +24,7 @@ from cifar_cli.analysis import child
 from cifar_cli.analysis.bench import spread
 from cifar_cli.analysis.flops import training_flops
 from cifar_cli.config.loading import flat_settings, load_config
-from cifar_cli.errors import CheckpointError, StorageError
+from cifar_cli.errors import CheckpointError, ConfigError, StorageError
 from cifar_cli.rundir import RunDir
 from cifar_cli.storage import write_json
 
@@ -193,6 +193,22 @@ def test_a_damaged_file_of_a_complete_run_is_told(benched: Path, tmp_path: Path,
             told += 1
         shutil.rmtree(copy)
     assert told >= 6
+
+
+def test_a_kept_run_that_used_what_is_no_longer_there_is_another_one(
+    benched: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(benched, tmp_path / "demo-1")
+    record = json.loads((benched / "bench.json").read_text())
+    recipes = {"demo": tiny_config(train__epochs=1)}
+    for value, differs in ((0, False), (5, True)):
+        settings = {**record["settings"], "train.lookahead": value, "model.eval_size": None}
+        write_json(tmp_path / "demo-1" / "bench.json", {**record, "settings": settings})
+        if differs:
+            with pytest.raises(ConfigError, match=r"train\.lookahead = 5 is no longer"):
+                bench_module.plan(recipes, 1, tmp_path)
+        else:
+            assert bench_module.plan(recipes, 1, tmp_path)[0].is_complete
 
 
 def test_bench_refuses_a_damaged_record_before_it_runs_anything(
