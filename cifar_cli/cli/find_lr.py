@@ -16,7 +16,7 @@ def find_lr(
     num_iter: Annotated[int, typer.Option(metavar="N", help="Steps.")] = 200,
     step_mode: Annotated[
         Literal["exp", "linear"],
-        typer.Option(metavar="exp|linear", help="Even steps of the logarithm, or of the rate."),
+        typer.Option(metavar="exp|linear", help="Space the steps logarithmically or linearly."),
     ] = "exp",
     data: options.Data = None,
     data_dir: options.DataDir = None,

@@ -46,7 +46,7 @@ LimitTrain = Annotated[
     typer.Option(
         "--limit-train",
         metavar="N",
-        help="Use N training images, a seeded, class-balanced draw.",
+        help="Train on a random, class-balanced subset of N images.",
         rich_help_panel=IMAGES,
     ),
 ]
@@ -55,7 +55,7 @@ LimitVal = Annotated[
     typer.Option(
         "--limit-val",
         metavar="N",
-        help="Use N validation images, a seeded, class-balanced draw.",
+        help="Validate on a random, class-balanced subset of N images.",
         rich_help_panel=IMAGES,
     ),
 ]
@@ -63,8 +63,8 @@ SkipBadImages = Annotated[
     bool,
     typer.Option(
         "--skip-bad-images",
-        help="Go on without the files in class folders that cannot be read as images; train lists "
-        "them in the run's skipped_images.csv.",
+        help="Skip unreadable image files in class folders; train lists them in the run's "
+        "skipped_images.csv.",
         rich_help_panel=IMAGES,
     ),
 ]
@@ -111,7 +111,7 @@ Device = Annotated[
     typer.Option(
         "--device",
         metavar="auto|cpu|cuda|mps",
-        help="Where to compute. Default: auto.",
+        help="Device to compute on. Default: auto.",
         rich_help_panel=CONFIGURATION,
     ),
 ]
@@ -120,7 +120,7 @@ Seed = Annotated[
     typer.Option(
         "--seed",
         metavar="N",
-        help="Seed of everything random. Default: 1.",
+        help="Random seed. Default: 1.",
         rich_help_panel=CONFIGURATION,
     ),
 ]

@@ -39,10 +39,9 @@ def summary(
     from cifar_cli.output.layer_table import layer_table, layer_totals
     from cifar_cli.rundir import SCHEMA_VERSION
 
-    size = settings.data.image_size
-    counted = summarise(
-        build_model(settings.model, count_classes(settings.data), size), size, depth
-    )
+    size, classes = settings.data.image_size, count_classes(settings.data)
+    model = build_model(settings.model, classes, size, eval_size=settings.eval_size)
+    counted = summarise(model, size, depth)
     if json:
         print_json(
             {

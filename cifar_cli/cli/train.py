@@ -18,16 +18,17 @@ TRAINING = "Training"
 def train(
     epochs: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Passes over the images.", rich_help_panel=TRAINING),
+        typer.Option(metavar="N", help="Number of epochs.", rich_help_panel=TRAINING),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Images a step.", rich_help_panel=TRAINING)
+        int | None, typer.Option(metavar="N", help="Batch size.", rich_help_panel=TRAINING)
     ] = None,
     max_lr: Annotated[
         str | None,
         typer.Option(
             metavar="X|auto",
-            help="Peak learning rate; auto, for Adam, takes the LR range test's suggestion.",
+            help="Peak learning rate. auto (Adam): run the LR range test first and take its "
+            "suggestion.",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -35,21 +36,23 @@ def train(
         float | None,
         typer.Option(
             metavar="X",
-            help="First rate = max-lr / X, with schedule.name one_cycle.",
+            help="First learning rate = max-lr / X (schedule one_cycle).",
             rich_help_panel=TRAINING,
         ),
     ] = None,
     final_div_factor: Annotated[
         float | None,
         typer.Option(
-            metavar="X", help="Last rate = first rate / X, likewise.", rich_help_panel=TRAINING
+            metavar="X",
+            help="Last learning rate = first learning rate / X (schedule one_cycle).",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     pct_start: Annotated[
         float | None,
         typer.Option(
             metavar="X",
-            help="Share of the steps in which the rate rises, likewise.",
+            help="Fraction of all steps in which the learning rate rises (schedule one_cycle).",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -57,7 +60,7 @@ def train(
         float | None,
         typer.Option(
             metavar="X",
-            help="L2 penalty inside Adam; with Muon, of biases and last layer.",
+            help="L2 penalty of Adam; with Muon, decay of biases and the last layer.",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -65,8 +68,7 @@ def train(
         float | None,
         typer.Option(
             metavar="X",
-            help="Dropout everywhere in custom_resnet; the recipe has one for the residual layers "
-            "and one for the others.",
+            help="Dropout probability in all layers of custom_resnet.",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -214,6 +216,7 @@ def _own_settings(run_dir: Path | None, name: str | None) -> dict[str, Any] | No
 
     All but its data folder: the run may be from elsewhere, and caches are written there.
     """
+    from cifar_cli.config.checking import complete_tree
     from cifar_cli.rundir import RunDir, run_path
     from cifar_cli.training.checkpoint import load_newest
 
@@ -225,8 +228,7 @@ def _own_settings(run_dir: Path | None, name: str | None) -> dict[str, Any] | No
     checkpoint = load_newest(run.last)
     if checkpoint is None and not os.path.lexists(run.config):
         return None
-    config = checkpoint.config if checkpoint else run.read_config()
-    own = config.model_dump(mode="json")
+    own = complete_tree(checkpoint.config if checkpoint else run.read_config())
     own["data"]["dir"] = None
     return own
 
