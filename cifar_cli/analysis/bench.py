@@ -73,7 +73,7 @@ class Spread:
     deviation: float | None
     """Sample standard deviation; None for one run."""
     interval: tuple[float, float] | None
-    """95 % interval of the mean (Student); None for one run."""
+    """95% interval of the mean (Student); None for one run."""
 
 
 def spread(values: Sequence[float]) -> Spread:

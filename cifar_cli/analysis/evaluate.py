@@ -56,7 +56,7 @@ class Evaluation:
 
     accuracy: float
     interval: tuple[float, float]
-    """95 % interval of the accuracy (Wilson)."""
+    """95% interval of the accuracy (Wilson)."""
     loss: float
     correct: int
     num_images: int

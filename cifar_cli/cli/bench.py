@@ -27,7 +27,8 @@ def bench(
         float | None,
         typer.Option(
             metavar="X",
-            help="Hold out this share of the training images, and leave the test split alone.",
+            help="Hold out this fraction of the training images for validation. The test split "
+            "is not used.",
             rich_help_panel=options.IMAGES,
         ),
     ] = None,
@@ -39,7 +40,7 @@ def bench(
             metavar="N",
             min=0,
             max=2**31 - 1001,  # so that the last of 1,000 runs has one, too
-            help="Seed of the first run; the others follow.",
+            help="Seed of the first run. Each further run adds one.",
         ),
     ] = 1,
     out: Annotated[
@@ -47,16 +48,16 @@ def bench(
         typer.Option(
             "--out",
             metavar="DIR",
-            help="Where runs, table and plot are left; complete runs are kept, others begun anew.",
+            help="Folder for runs, table and plot. Complete runs are kept, others start over.",
         ),
     ] = Path("bench"),
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure recipes: accuracy with its spread, time by three clocks, operations, memory.
+    """Train recipes several times, and report accuracy with its interval, time, FLOPs and memory.
 
-    Whole runs in processes of their own, interleaved. Leaves bench.json and a plot of accuracy
-    against seconds.
+    Each run is a process of its own, and recipes take turns. Writes bench.json and a plot of
+    accuracy against time.
     """
     configs = {
         name: options.resolve(

@@ -20,7 +20,7 @@ def doctor(
         typer.Option(
             "--run-dir",
             metavar="DIR",
-            help="Where runs are to go.",
+            help="Folder for runs.",
             rich_help_panel=options.IMAGES,
         ),
     ] = Path("runs"),
@@ -28,12 +28,13 @@ def doctor(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Look the installation over, and say how to mend what is wrong.
+    """Check the installation and suggest fixes.
 
-    Versions, device, free space, write access, the images, one training step against a plain
-    computation, and the augmentation in loader processes. Downloads nothing.
+    Checks versions, device, free space, write access and images. Compares one training step
+    with a reference implementation, and augmentation with and without loader processes.
+    Downloads nothing.
 
-    The exit code is 0, or that of the first check that fails.
+    The exit code is 0, or that of the first failed check.
     """
     settings = options.resolve("baseline", data=data, data__dir=data_dir, device=device)
     from cifar_cli.analysis.doctor import examine

@@ -13,7 +13,7 @@ from cifar_cli.cli import options
 def find_lr(
     start_lr: Annotated[float, typer.Option(metavar="X", help="First learning rate.")] = 1e-7,
     end_lr: Annotated[float, typer.Option(metavar="X", help="Last learning rate.")] = 10.0,
-    num_iter: Annotated[int, typer.Option(metavar="N", help="Steps.")] = 200,
+    num_iter: Annotated[int, typer.Option(metavar="N", help="Number of steps.")] = 200,
     step_mode: Annotated[
         Literal["exp", "linear"],
         typer.Option(metavar="exp|linear", help="Space the steps logarithmically or linearly."),
@@ -31,9 +31,9 @@ def find_lr(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run the LR range test: raise the learning rate step by step, and suggest one.
+    """Run the LR range test: raise the learning rate step by step, and suggest a peak rate.
 
-    Leaves lr_range.png, lr_range.csv and lr_range.json. Default folder: lr_range/.
+    Writes lr_range.png, lr_range.csv and lr_range.json. Default folder: lr_range/.
     """
     settings = options.resolve(
         recipe,

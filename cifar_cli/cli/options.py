@@ -28,7 +28,8 @@ DataDir = Annotated[
     typer.Option(
         "--data-dir",
         metavar="DIR",
-        help="Downloads and caches. Default: CIFAR_RESNET_HOME, else the platform's cache folder.",
+        help="Folder for downloads and caches. Default: CIFAR_RESNET_HOME, else the platform's "
+        "cache folder.",
         rich_help_panel=IMAGES,
     ),
 ]
@@ -83,7 +84,7 @@ TrainRecipe = Annotated[
         "--recipe",
         metavar="NAME|FILE",
         help="A built-in recipe (see: cifar-resnet recipes list) or a YAML file. Default: "
-        "baseline, or with --resume what the run itself was trained with.",
+        "baseline, or with --resume the run's own settings.",
         rich_help_panel=CONFIGURATION,
         show_default=False,
     ),
@@ -93,7 +94,7 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="YAML on top of the recipe.",
+        help="YAML file with settings that override the recipe.",
         rich_help_panel=CONFIGURATION,
     ),
 ]
@@ -102,7 +103,7 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="One setting by its dotted path, such as model.width=32. Repeatable.",
+        help="Set one setting by its dotted path, such as model.width=32. Repeatable.",
         rich_help_panel=CONFIGURATION,
     ),
 ]
@@ -126,15 +127,15 @@ Seed = Annotated[
 ]
 Json = Annotated[
     bool,
-    typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=OUTPUT),
+    typer.Option("--json", help="Print one JSON document on stdout.", rich_help_panel=OUTPUT),
 ]
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", help="No progress and no remarks.", rich_help_panel=OUTPUT),
+    typer.Option("--quiet", help="Print no progress and no messages.", rich_help_panel=OUTPUT),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Folder of the files.", rich_help_panel=OUTPUT),
+    typer.Option("--out", metavar="DIR", help="Folder for the files.", rich_help_panel=OUTPUT),
 ]
 Run = Annotated[
     str | None,

@@ -17,7 +17,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A built-in recipe.")]
 
 @app.command("list")
 def list_recipes(json: options.Json = False) -> None:
-    """List the recipes, each with its first line."""
+    """List the built-in recipes."""
     from cifar_cli.config import load_config, recipe_names, recipe_text
     from cifar_cli.output.console import print_json, results
     from cifar_cli.output.tables import recipe_table
@@ -55,9 +55,9 @@ def show_recipe(name: Name) -> None:
 @app.command("copy")
 def copy_recipe(
     name: Name,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write.")],
 ) -> None:
-    """Copy a recipe into a file of your own, to change it."""
+    """Copy a built-in recipe to a file that you can edit."""
     import shlex
 
     from cifar_cli.config import recipe_text

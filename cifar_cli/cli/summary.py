@@ -11,7 +11,7 @@ from cifar_cli.cli import options
 
 def summary(
     depth: Annotated[
-        int, typer.Option(min=1, max=10, metavar="N", help="Levels of layers to show.")
+        int, typer.Option(min=1, max=10, metavar="N", help="Number of nested levels to show.")
     ] = 3,
     data: options.Data = None,
     data_dir: options.DataDir = None,
@@ -23,9 +23,9 @@ def summary(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show the network's layers: kernel, input, output, parameters, mult-adds.
+    """Show the network's layers: kernel, input, output, parameters and mult-adds.
 
-    The number of classes is ten, or that of --data where a folder is given.
+    The number of classes is ten, or that of the folder given with --data.
     """
     settings = options.resolve(
         recipe, config, set_, data, data__dir=data_dir, device=device, seed=seed

@@ -76,8 +76,8 @@ def train(
         float | None,
         typer.Option(
             metavar="X",
-            help="Hold out this share of the training images for validation, and leave the test "
-            "split alone.",
+            help="Hold out this fraction of the training images for validation. The test split "
+            "is not used.",
             rich_help_panel=options.IMAGES,
         ),
     ] = None,
@@ -97,8 +97,8 @@ def train(
         bool,
         typer.Option(
             "--resume",
-            help="Go on with the run in --run-dir, or named by --name, or the newest; starts "
-            "fresh where there is nothing to resume.",
+            help="Resume the run in --run-dir or --name, or the newest run. Start a new run if "
+            "there is none.",
             rich_help_panel=RUN,
         ),
     ] = False,
@@ -106,8 +106,8 @@ def train(
         bool,
         typer.Option(
             "--allow-changes",
-            help="Let --resume go on although settings or images are not the run's own; not where "
-            "the run might be validated on images that it was trained on.",
+            help="Let --resume use other settings or images than before. Refused if validation "
+            "images could have been trained on.",
             rich_help_panel=RUN,
         ),
     ] = False,
@@ -124,9 +124,9 @@ def train(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train the network, with live progress, and leave a run directory.
+    """Train the network, show live progress, and write a run directory.
 
-    What is not given here is taken from the recipe.
+    Settings that are not given here come from the recipe.
     """
     if run_dir is not None and name is not None:
         raise ConfigError("--run-dir and --name both say where the run lies: give one of them.")
