@@ -23,15 +23,7 @@ def bench(
     data_dir: options.DataDir = None,
     limit_train: options.LimitTrain = None,
     limit_val: options.LimitVal = None,
-    val_fraction: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            help="Hold out this fraction of the training images for validation. The test split "
-            "is not used.",
-            rich_help_panel=options.IMAGES,
-        ),
-    ] = None,
+    val_fraction: options.ValFraction = None,
     set_: options.Set = None,
     device: options.Device = None,
     seed: Annotated[
@@ -59,19 +51,8 @@ def bench(
     Each run is a process of its own, and recipes take turns. Writes bench.json and a plot of
     accuracy against time.
     """
-    configs = {
-        name: options.resolve(
-            name,
-            overrides=set_,
-            data=data,
-            data__dir=data_dir,
-            data__limit_train=limit_train,
-            data__limit_val=limit_val,
-            data__val_fraction=val_fraction,
-            device=device,
-        )
-        for name in recipes or ["fast90"]
-    }
+    given = {**locals(), "seed": None}  # each run has its own
+    configs = {name: options.resolve(given, name) for name in recipes or ["fast90"]}
     names = list(configs)
     if len({Path(name).stem for name in names}) < len(names):
         raise ConfigError(f"Recipes {', '.join(names)}: each needs a file name of its own.")

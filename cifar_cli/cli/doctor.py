@@ -36,26 +36,17 @@ def doctor(
 
     The exit code is 0, or that of the first failed check.
     """
-    settings = options.resolve("baseline", data=data, data__dir=data_dir, device=device)
+    settings = options.resolve(locals())
     from cifar_cli.analysis.doctor import examine
     from cifar_cli.output.console import Bars, print_json, results
     from cifar_cli.output.doctor_table import doctor_table
-    from cifar_cli.rundir import SCHEMA_VERSION
+    from cifar_cli.output.documents import check_document
 
     with Bars(quiet) as bars:
         checks = list(examine(settings, run_dir, bars.update))
     failed = [check for check in checks if not check.ok]
     if json:
-        print_json(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "ok": not failed,
-                "checks": [
-                    {"name": c.name, "ok": c.ok, "detail": c.detail, "remedy": c.remedy}
-                    for c in checks
-                ],
-            }
-        )
+        print_json(check_document(checks))
     else:
         results().print(doctor_table(checks))
     if any(check.hangs for check in checks):

@@ -35,17 +35,7 @@ def find_lr(
 
     Writes lr_range.png, lr_range.csv and lr_range.json. Default folder: lr_range/.
     """
-    settings = options.resolve(
-        recipe,
-        config,
-        set_,
-        data,
-        data__dir=data_dir,
-        data__limit_train=limit_train,
-        data__skip_bad_images=skip_bad_images or None,
-        device=device,
-        seed=seed,
-    )
+    settings = options.resolve(locals())
     folder = out or Path("lr_range")
     import shlex
 

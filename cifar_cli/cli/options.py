@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -147,23 +148,71 @@ Run = Annotated[
 ]
 
 
+ValFraction = Annotated[
+    float | None,
+    typer.Option(
+        "--val-fraction",
+        metavar="X",
+        help="Hold out this fraction of the training images for validation. The test split "
+        "is not used.",
+        rich_help_panel=IMAGES,
+    ),
+]
+
+KEYS = {
+    "epochs": ("train.epochs",),
+    "batch_size": ("train.batch_size",),
+    "max_lr": ("optim.max_lr",),
+    "weight_decay": ("optim.weight_decay",),
+    "div_factor": ("schedule.div_factor",),
+    "final_div_factor": ("schedule.final_div_factor",),
+    "pct_start": ("schedule.pct_start",),
+    "dropout": ("model.dropout", "model.residual_dropout"),
+    "data": ("data.source",),
+    "data_dir": ("data.dir",),
+    "limit_train": ("data.limit_train",),
+    "limit_val": ("data.limit_val",),
+    "val_fraction": ("data.val_fraction",),
+    "skip_bad_images": ("data.skip_bad_images",),
+    "device": ("device",),
+    "seed": ("seed",),
+}
+"""Settings by the parameter of a command that sets them."""
+
+
 def resolve(
-    recipe: str | Path | dict[str, Any] = "baseline",
-    config: Path | None = None,
-    overrides: list[str] | None = None,
-    data: str | None = None,
+    given: Mapping[str, Any],
+    recipe: str | Path | dict[str, Any] | None = None,
+    *,
     use_environment: bool = True,
-    **settings: Any,
 ) -> Config:
-    """Build the configuration from a command's options; `a__b=1` stands for `a.b`."""
+    """Build the configuration from a command's parameters.
+
+    Args:
+        given: Parameters by name: those in `KEYS`, `recipe`, `config` and `set_`. None and False
+            mean that an option was not given.
+        recipe: In the place of the one that was given.
+        use_environment: Whether environment variables count.
+    """
     from cifar_cli.config import load_config
 
-    dotted = {key.replace("__", "."): value for key, value in settings.items()}
+    settings = {
+        key: _number_or_auto(value) if name == "max_lr" else value
+        for name, value in given.items()
+        if value is not None and value is not False
+        for key in KEYS.get(name, ())
+    }
     return load_config(
-        recipe,
-        config_file=config,
-        overrides=overrides or (),
-        settings=dotted,
-        data=data,
+        recipe or given.get("recipe") or "baseline",
+        config_file=given.get("config"),
+        overrides=given.get("set_") or (),
+        settings=settings,
         env=None if use_environment else {},
     )
+
+
+def _number_or_auto(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # the configuration knows `auto`, and refuses everything else

@@ -40,15 +40,7 @@ def preview_augs(
     Writes samples.png, samples_labelled.png, augmentations.png, and the augmented image at its
     original resolution. Default folder: preview/.
     """
-    settings = options.resolve(
-        recipe,
-        config,
-        set_,
-        data,
-        data__dir=data_dir,
-        data__skip_bad_images=skip_bad_images or None,
-        seed=seed,
-    )
+    settings = options.resolve(locals())
     folder = out or Path("preview")
     from PIL import Image
 

@@ -27,32 +27,19 @@ def summary(
 
     The number of classes is ten, or that of the folder given with --data.
     """
-    settings = options.resolve(
-        recipe, config, set_, data, data__dir=data_dir, device=device, seed=seed
-    )
-    from dataclasses import asdict
-
+    settings = options.resolve(locals())
     from cifar_cli.data.sources import count_classes
     from cifar_cli.models import build_model
     from cifar_cli.models.summary import summarise
     from cifar_cli.output.console import print_json, results
+    from cifar_cli.output.documents import layer_document
     from cifar_cli.output.layer_table import layer_table, layer_totals
-    from cifar_cli.rundir import SCHEMA_VERSION
 
     size, classes = settings.data.image_size, count_classes(settings.data)
     model = build_model(settings.model, classes, size, eval_size=settings.eval_size)
     counted = summarise(model, size, depth)
     if json:
-        print_json(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "layers": [asdict(row) for row in counted.rows],
-                "total_params": counted.total_params,
-                "trainable_params": counted.trainable_params,
-                "total_mult_adds": counted.total_mult_adds,
-                "performed_mult_adds": counted.performed_mult_adds,
-            }
-        )
+        print_json(layer_document(counted))
         return
     console = results()
     console.print(layer_table(counted, console.width))
