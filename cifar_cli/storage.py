@@ -15,15 +15,16 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from fnmatch import translate
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from cifar_cli.errors import StorageError
 
-# `.NAME.TOKEN.tmp`; the token was once the number of a process.
-_TEMPORARY = re.compile(r"\..+\.(?:[0-9a-f]{16}|\d+)\.tmp", re.DOTALL)
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)  # .NAME.TOKEN.tmp
+_PROBE = "probe"
 _NAME_BYTES = 200  # of a file's name that its temporary name repeats; a name takes 255
 # What file systems answer that cannot sync. All else, such as EIO, is a failure to write.
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -167,18 +168,22 @@ def open_own(path: Path, *, append: bool) -> BinaryIO:
     return file
 
 
-def remove_temporary(folder: Path, older_than: float = 0) -> None:
+def remove_temporary(folder: Path, names: Iterable[str], older_than: float = 0) -> None:
     """Remove what a killed process left half-written.
 
     Args:
         folder: A folder with one writer, or with several that never write for so long:
+        names: Patterns of the names of the files that this program writes there.
         older_than: Seconds since the file was changed.
     """
+    ours = [re.compile(translate(_shortened(name))) for name in (*names, _PROBE)]
     for path in folder.glob(".*.tmp"):
         with suppress(OSError):
-            found = os.lstat(path)
-            is_ours = _TEMPORARY.fullmatch(path.name) and stat.S_ISREG(found.st_mode)
-            if is_ours and time.time() - found.st_mtime >= older_than:
+            about = os.lstat(path)
+            found = _TEMPORARY.fullmatch(path.name)
+            is_ours = found is not None and any(name.fullmatch(found[1]) for name in ours)
+            is_old = time.time() - about.st_mtime >= older_than
+            if is_ours and is_old and stat.S_ISREG(about.st_mode):
                 path.unlink()
 
 
@@ -198,6 +203,20 @@ def check_place(path: Path) -> None:
         reason = f"{place} may not be written to"
     if reason:
         raise StorageError(f"Cannot write {path}: {reason}.", "Choose another place.")
+
+
+def check_writable(folder: Path) -> None:
+    """Find out whether files can be written to a folder, which is made if it is missing.
+
+    Raises:
+        StorageError: They cannot.
+    """
+    probe = _temporary(folder / _PROBE)
+    with storage_errors(folder):
+        folder.mkdir(exist_ok=True)
+        with probe.open("xb"):
+            pass
+        probe.unlink()
 
 
 def sync_folder(folder: Path) -> None:
@@ -228,8 +247,11 @@ def _need_regular(found: os.stat_result, path: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    name = path.name if len(os.fsencode(path.name)) <= _NAME_BYTES else path.name[:50]
-    return path.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
+    return path.with_name(f".{_shortened(path.name)}.{secrets.token_hex(8)}.tmp")
+
+
+def _shortened(name: str) -> str:
+    return name if len(os.fsencode(name)) <= _NAME_BYTES else name[:50]
 
 
 def _keep(path: Path, keep: Path) -> None:

@@ -25,6 +25,7 @@ from cifar_cli.cli.app import run
 from cifar_cli.config import Config, load_config
 from cifar_cli.data.types import ImageSet
 from cifar_cli.kernels import library
+from cifar_cli.training.runtime import COMPILER_CACHE
 
 # A CPU is tested, also where there is a GPU, for which torch has not looked yet.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -84,6 +85,8 @@ def isolated(
     shared, own = shared_native(tmp_path_factory), home / "native"
     share_compiled_code(shared, own)
     monkeypatch.setenv("CIFAR_RESNET_HOME", str(home))
+    monkeypatch.setenv(COMPILER_CACHE, "set, so that it is as before afterwards")
+    monkeypatch.delenv(COMPILER_CACHE)
     torch.manual_seed(0)
     threads = torch.get_num_threads()
     yield

@@ -260,6 +260,18 @@ def test_a_training_does_not_outlive_a_bench_that_is_killed(in_tmp: Path) -> Non
     assert ends(lambda: not is_alive(child))
 
 
+@pytest.mark.fault(96)
+def test_what_else_a_command_prints_is_not_taken_for_its_result() -> None:
+    result = {"schema_version": 1, "inner": {"a": "{"}}
+    text = json.dumps(result, indent=2)
+    for before in ("", "sitecustomize\n", "a set {1, 2}", '{"schema": {}}\n{', "[1]"):
+        for after in ("", "\n", "\ngoodbye {}\n", "7"):
+            assert child._document(before + text + after, "demo") == result
+    for nothing in ("", "{", "{}", "[" * 100_000, "{" * 1000):
+        with pytest.raises(ConfigError, match="demo: it printed no result"):
+            child._document(nothing, "demo")
+
+
 @pytest.mark.fault(73)
 def test_bench_says_that_there_is_no_place_for_temporary_files(
     monkeypatch: pytest.MonkeyPatch,

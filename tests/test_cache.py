@@ -222,11 +222,13 @@ def test_what_a_killed_writer_left_is_cleared_away_a_day_later(tmp_path: Path) -
     folder = tmp_path / "decoded"
     folder.mkdir()
     old, new = (folder / f".x-v2.npz.{token * 8}.tmp" for token in ("ab", "cd"))
-    for path in (old, new):
+    theirs = folder / ".mine.2020.tmp"
+    for path in (old, new, theirs):
         path.write_text("half")
-    os.utime(old, (0, 0))
+    for path in (old, theirs):
+        os.utime(path, (0, 0))
     cached(tmp_path, "key", EXPECTED, dataset)
-    assert [path.exists() for path in (old, new)] == [False, True]
+    assert [path.exists() for path in (old, new, theirs)] == [False, True, True]
 
 
 @pytest.mark.fault(62)

@@ -252,6 +252,9 @@ def test_recipes_are_listed_shown_and_copied(cli: Cli, in_tmp: Path) -> None:
     again = cli("recipes", "copy", "demo", "mine.yaml")
     assert again.code == 2
     assert "exists already" in again.err
+    (in_tmp / "link.yaml").symlink_to("nowhere")
+    assert "exists already" in cli("recipes", "copy", "demo", "link.yaml").err
+    assert (in_tmp / "link.yaml").is_symlink()
     assert shlex.split(cli("recipes", "copy", "demo", "my own.yaml").out)[-1] == "my own.yaml"
 
 

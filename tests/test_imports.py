@@ -13,6 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "cifar_cli"
 FLOORS = {
     "errors": 0,
+    "text": 0,
     "config": 1,
     "locking": 1,
     "storage": 1,
@@ -26,7 +27,7 @@ FLOORS = {
     "cli": 7,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
-LIGHT = {"errors", "config", "locking", "storage", "rundir"}
+LIGHT = {"errors", "text", "config", "locking", "storage", "rundir"}
 HEAVY = {"torch", "torchvision", "numpy", "matplotlib", "albumentations", "torch_lr_finder"}
 
 

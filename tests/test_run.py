@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from conftest import tiny_config
+from conftest import Answer, tiny_config
 from PIL import Image
 
 from cifar_cli.analysis.evaluate import evaluate, predict
@@ -621,3 +621,21 @@ def test_a_resume_with_torch_compile_says_that_its_digits_may_differ(
     train(config, "a", resume=True, observer=listener)
     (notice,) = [text for text in listener.messages if text.startswith("Not bit-identical")]
     assert notice.endswith("Reasons: runtime.compile.")
+
+
+@pytest.mark.fault(97)
+def test_a_resume_compiles_only_if_its_own_command_line_asks_for_it(
+    cli: Callable[..., Answer], in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(1) or model)
+    for arguments, expected in (((), []), (("--set", "runtime.compile=true"), [1])):
+        run = f"run{len(arguments)}"
+        with pytest.raises(Interrupted):
+            train(tiny_config(runtime__compile=True), run, observer=StopAt(1, 1))
+        compiled.clear()
+        answer = cli("train", "--resume", "--run-dir", run, *arguments)
+        assert answer.code == 0, answer.err
+        assert compiled == expected
+        assert "Not bit-identical" in answer.err
+        assert "runtime.compile" in answer.err

@@ -17,6 +17,7 @@ from cifar_cli import train
 from cifar_cli.analysis.doctor import _device
 from cifar_cli.errors import ConfigError, OutOfMemoryError, StorageError
 from cifar_cli.training.runtime import (
+    COMPILER_CACHE,
     autocast,
     compile_errors,
     describe_environment,
@@ -171,6 +172,39 @@ def test_torch_compile_that_cannot_compile_is_told_with_a_remedy(
         train(config, in_tmp / "compiled")
     with pytest.raises(ValueError, match="of the program"), compile_errors(config):
         raise ValueError("of the program")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners of folders")
+@pytest.mark.fault(97)
+def test_torch_compile_keeps_its_code_where_nobody_else_can_write(
+    in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    config = tiny_config(runtime__compile=True)
+    prepare_runtime(tiny_config())
+    assert COMPILER_CACHE not in os.environ
+    prepare_runtime(config)
+    folder = Path(os.environ["CIFAR_RESNET_HOME"]) / "torch-compile"
+    assert Path(cache_dir()) == folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+    # What the user has set stays.
+    monkeypatch.setenv(COMPILER_CACHE, str(in_tmp / "mine"))
+    prepare_runtime(config)
+    assert os.environ[COMPILER_CACHE] == str(in_tmp / "mine")
+    # Somebody else's folder, or a place where it could be replaced.
+    monkeypatch.delenv(COMPILER_CACHE)
+    (in_tmp / "theirs").mkdir()
+    for spoil in (lambda: folder.chmod(0o777), lambda: _link(folder, in_tmp / "theirs")):
+        spoil()
+        with pytest.raises(ConfigError, match=f"runtime.compile=true: .*Set {COMPILER_CACHE} to"):
+            prepare_runtime(config)
+        assert COMPILER_CACHE not in os.environ
+
+
+def _link(path: Path, target: Path) -> None:
+    path.rmdir()
+    path.symlink_to(target)
 
 
 def test_without_a_folder_for_temporary_files_training_needs_none(

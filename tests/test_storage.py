@@ -80,17 +80,25 @@ def test_what_is_replaced_is_kept_also_where_there_are_no_links(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "before"]
 
 
+@pytest.mark.fault(98)
 def test_only_temporary_files_are_cleared_away(tmp_path: Path) -> None:
-    ours = (".last.pt.77.tmp", f".last.pt.{'0a' * 8}.tmp")
-    others = (".hidden", ".vimrc.tmp", ".notes.txt.draft.tmp", "last.pt", "notes.tmp")
+    token = "0a" * 8
+    ours = (f".last.pt.{token}.tmp", f".x-v2.npz.{token}.tmp")
+    others = (
+        ".hidden", ".vimrc.tmp", ".notes.txt.draft.tmp", "last.pt", "notes.tmp", "..tmp",
+        ".thesis.2024.tmp", ".last.pt.77.tmp", f".last.pt.{token}", f".{token}.tmp",
+        f".thesis.{token}.tmp", f".my last.pt.{token}.tmp", f".last.pt.{token.upper()}.tmp",
+    )  # fmt: skip
     for name in (*ours, *others):
         (tmp_path / name).write_text("")
-    (tmp_path / ".a.1.tmp").mkdir()
-    (tmp_path / ".b.1.tmp").symlink_to(tmp_path / "notes.tmp")
-    remove_temporary(tmp_path, older_than=3600)
+    folder, link = (tmp_path / f".last.pt.{digit * 16}.tmp" for digit in "12")
+    folder.mkdir()
+    link.symlink_to(tmp_path / "notes.tmp")
+    patterns = ["last.pt", "*-v*.npz"]
+    remove_temporary(tmp_path, patterns, older_than=3600)
     assert all((tmp_path / name).exists() for name in ours)
-    remove_temporary(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, ".a.1.tmp", ".b.1.tmp"])
+    remove_temporary(tmp_path, patterns)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, folder.name, link.name])
 
 
 def test_what_a_killed_writer_leaves_is_found(tmp_path: Path) -> None:
@@ -102,7 +110,7 @@ def test_what_a_killed_writer_leaves_is_found(tmp_path: Path) -> None:
         process.join()
         assert process.exitcode == -signal.SIGKILL
         assert len(list(tmp_path.glob(f".{path.name[:50]}*.tmp"))) == 1
-    remove_temporary(tmp_path)
+    remove_temporary(tmp_path, ["last.pt", name])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -146,6 +146,32 @@ def test_one_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_pat
         loader.wait_until_ready()
 
 
+PRINTS = """
+import atexit, sys
+for number in range(5):
+    print([number, "", "", ""])
+print("a printed remark", end="")
+atexit.register(print, "goodbye")
+"""
+
+
+@pytest.mark.fault(96)
+def test_what_is_printed_is_not_taken_for_a_reply_and_paths_may_be_objects(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(PRINTS)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    expected = list(loader_with(0).epoch(1))
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path, None, b"bytes", 7])
+    with loader_with(2) as loader:
+        for (a, b), (c, d) in zip(expected, loader.epoch(1), strict=True):
+            assert torch.equal(a, c)
+            assert torch.equal(b, d)
+    monkeypatch.setattr(sys, "path", [tmp_path])  # it cannot load the program, and still says so
+    with pytest.raises(CifarError, match="A loader process cannot load the program"):
+        loader_with(1).wait_until_ready()
+
+
 @pytest.mark.fault(74)
 def test_a_program_that_is_no_python_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "no-such-python")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from cifar_cli.config.loading import without_settings
-from cifar_cli.errors import CifarError, Interrupted, OutOfMemoryError
+from cifar_cli.errors import CifarError, ConfigError, Interrupted, OutOfMemoryError
 from cifar_cli.training.temporary import temporary_folder
 
 # How a terminal, a shell or a scheduler stops a program. Not every system has all.
@@ -55,11 +57,23 @@ def call(title: str, arguments: list[str]) -> tuple[dict[str, Any], dict[str, An
     if process.returncode:
         raise _failure(title, process.returncode, texts[1])
     scale = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    return json.loads(texts[0]), {
+    return _document(texts[0], title), {
         "process_seconds": seconds,
         "cpu_seconds": used.ru_utime + used.ru_stime,
         "peak_bytes": used.ru_maxrss * scale,
     }
+
+
+def _document(printed: str, title: str) -> dict[str, Any]:
+    """The command's document, among what sitecustomize and libraries may have printed."""
+    decoder = json.JSONDecoder()
+    for found in re.finditer(r"\{", printed):
+        with suppress(ValueError, RecursionError):
+            document, _ = decoder.raw_decode(printed, found.start())
+            if "schema_version" in document:
+                result: dict[str, Any] = document
+                return result
+    raise ConfigError(f"{title}: it printed no result.", "Run that command by itself to see why.")
 
 
 class _Stops:

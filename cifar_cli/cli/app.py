@@ -26,7 +26,7 @@ from cifar_cli.cli.summary import summary
 from cifar_cli.cli.train import train
 from cifar_cli.errors import path_problem
 from cifar_cli.output.streams import own_streams, plain_warnings
-from cifar_cli.output.text import printable
+from cifar_cli.text import printable
 
 app = typer.Typer(
     name="cifar-resnet",

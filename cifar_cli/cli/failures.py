@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from cifar_cli.errors import CifarError, OutOfMemoryError, is_out_of_memory
-from cifar_cli.output.text import printable
+from cifar_cli.text import printable
 
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 _RESOURCES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)

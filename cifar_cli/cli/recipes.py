@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -66,7 +67,7 @@ def copy_recipe(
     from cifar_cli.storage import write_text
 
     text = recipe_text(name)
-    if file.exists():
+    if os.path.lexists(file):  # a link that leads nowhere too
         raise ConfigError(f"{file} exists already; choose another name.")
     write_text(file, text)
     print_line(f"Train with it: cifar-resnet train --recipe {shlex.quote(str(file))}")

@@ -88,7 +88,8 @@ def train(
 def _own_settings(run_dir: Path | None, name: str | None) -> dict[str, Any] | None:
     """The settings of the run that is to be resumed: its checkpoint's, else its config.yaml.
 
-    All but its data folder: the run may be from elsewhere, and caches are written there.
+    All but its data folder and torch.compile: the run may be from elsewhere, and caches are written
+    to that folder, and code is compiled and kept only if this command line asks for it.
     """
     from cifar_cli.config.checking import complete_tree
     from cifar_cli.rundir import RunDir, run_path
@@ -104,6 +105,7 @@ def _own_settings(run_dir: Path | None, name: str | None) -> dict[str, Any] | No
         return None
     own = complete_tree(checkpoint.config if checkpoint else run.read_config())
     own["data"]["dir"] = None
+    own["runtime"]["compile"] = False
     return own
 
 

@@ -10,6 +10,8 @@ import yaml
 from cifar_cli.errors import ConfigError
 
 MAX_BYTES = 256 * 1024
+MAX_DIGITS = 400
+"""Of a number: the largest float has 309. Python neither reads nor writes integers of thousands."""
 
 
 # For merge and value there are none here: `<<` and `=` are keys like any other.
@@ -17,8 +19,8 @@ _OWN_RULES = (":bool", ":float", ":int", ":merge", ":value")
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader without anchors, merge keys, duplicate keys, YAML 1.1 booleans and numbers, and
-    Python tags."""
+    """SafeLoader without tags, anchors, merge keys, duplicate keys, and YAML 1.1 booleans and
+    numbers."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML reads this class attribute
         first: [(tag, rx) for tag, rx in rules if not tag.endswith(_OWN_RULES)]
@@ -26,15 +28,25 @@ class _StrictLoader(yaml.SafeLoader):
     }
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if getattr(self.peek_event(), "anchor", None) is not None:  # type: ignore[no-untyped-call]
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "anchor", None) is not None:
             raise yaml.YAMLError("anchors and aliases are not supported")
+        if (tag := getattr(event, "tag", None)) is not None:
+            raise yaml.YAMLError(f"tags are not supported: {tag:.60}")
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        if node.tag.endswith((":int", ":float")) and len(node.value) > MAX_DIGITS:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a number has {len(node.value):,} digits", node.start_mark
+            )
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            if not isinstance(key, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(
                     None, None, "a key must be a plain word", key.start_mark
                 )
@@ -68,7 +80,8 @@ def parse_yaml(text: str, origin: str) -> Any:
         origin: Where it comes from, named in errors.
 
     Raises:
-        ConfigError: Too long, not YAML, a duplicate key, an alias, or a tag that is not plain data.
+        ConfigError: Too long, not YAML, a duplicate key, an alias, a tag, or a number of more than
+            400 digits.
     """
     if len(text) > MAX_BYTES:
         raise ConfigError(f"{origin}: more than {MAX_BYTES // 1024} KiB is not a configuration.")
@@ -77,7 +90,7 @@ def parse_yaml(text: str, origin: str) -> Any:
     except (
         yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError,
     ) as error:  # fmt: skip
-        # PyYAML lets Python's own errors through where a tag does not fit its value.
+        # PyYAML lets Python's own errors through, as of a date that is none.
         raise ConfigError(f"{origin}: not valid YAML: {_one_line(error)}") from error
 
 

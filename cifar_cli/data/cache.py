@@ -166,7 +166,7 @@ def _write(path: Path, dataset: Dataset) -> None:
             "skipped": dataset.skipped,
         }
     )
-    remove_temporary(path.parent, FORGOTTEN_SECONDS)
+    remove_temporary(path.parent, ["*-v*.npz"], FORGOTTEN_SECONDS)
     with atomic_file(path) as file:
         np.savez(
             file,

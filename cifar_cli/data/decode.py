@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import io
+import re
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +19,18 @@ MAX_PIXELS = 64_000_000
 # Resizing takes memory by the side too; JPEG and GIF have no longer ones.
 MAX_SIDE = 65_535
 MAX_BYTES = 256 * 2**20
+# A decoder of these holds an image's pixels four times, others twice.
+_COPYING = {"WEBP", "AVIF"}
+# Of a JPEG file, each of which goes over all pixels; about ten are usual.
+MAX_SCANS = 100
+# 0xFF and the kind of a segment, of those that have a length; in coded pixels there are none.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])", re.DOTALL)
+_START_OF_SCAN, _END_OF_IMAGE = b"\xda", b"\xd9"
+# Numbers in one tag of a TIFF file, such as the places of its strips.
+MAX_NUMBERS = 500_000
+_BYTES = (1, 2, 7)  # types of tags that stay bytes
+# Pillow reads many headers byte by byte: so many calls take about a second.
+MAX_CALLS = 300_000
 _PLUGINS = {
     "PNG": ("Png", (".png",)),
     "JPEG": ("Jpeg", (".jpg", ".jpeg")),
@@ -59,13 +73,19 @@ def decode_image(data: bytes, size: int) -> tuple[npt.NDArray[np.uint8], bool]:
     if not data:
         raise NoImageError("the file is empty")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_tiff(data)
+        file = _BoundedReader(data)
+        with Image.open(file, formats=FORMATS) as image:
             pixels = image.width * image.height
-            if pixels > MAX_PIXELS:
-                raise Image.DecompressionBombError
+            most = MAX_PIXELS // 2 if image.format in _COPYING else MAX_PIXELS
+            if pixels > most:
+                raise NoImageError(f"it unpacks to more than {most:,} pixels")
             if max(image.size) > MAX_SIDE:
                 raise NoImageError(f"one of its sides is longer than {MAX_SIDE:,} pixels")
-            with _room.taken(pixels):
+            if image.format in ("JPEG", "MPO"):
+                _check_jpeg(data)
+            file.allow(pixels)
+            with _room.taken(pixels * (MAX_PIXELS // most)):
                 return _resized(_rgb(image), size)
     except (MemoryError, NoImageError):
         raise
@@ -75,6 +95,65 @@ def decode_image(data: bytes, size: int) -> tuple[npt.NDArray[np.uint8], bool]:
         raise NoImageError(f"it unpacks to more than {MAX_PIXELS:,} pixels") from error
     except Exception as error:  # on damaged files, Pillow's decoders raise all kinds
         raise NoImageError(str(error) or type(error).__name__) from error
+
+
+class _BoundedReader(io.BytesIO):
+    """A file's content, of which no decoder takes much more than there is, nor in endless pieces.
+
+    Headers can be chained and tags can share their values, so that small files take minutes to go
+    through, or gigabytes.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._size = len(data)
+        self._calls, self._bytes = MAX_CALLS + self._size // 512, 4 * self._size + 2**20
+
+    def allow(self, pixels: int) -> None:
+        """Allow what decoding so many pixels takes."""
+        self._calls += 4 * pixels  # Pillow itself unpacks BMP files, a run at a time
+        self._bytes += 4 * self._size + 64 * pixels
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self._calls -= 1
+        self._bytes -= len(data)
+        if self._calls < 0 or self._bytes < 0:
+            raise NoImageError("it is made of too many small parts")
+        return data
+
+
+def _check_jpeg(data: bytes) -> None:
+    """Count the scans up to the end of the image; each may be a few bytes long."""
+    scans, position = 0, 2
+    while found := _MARKER.search(data, position):
+        if found[1] == _END_OF_IMAGE:
+            break
+        scans += found[1] == _START_OF_SCAN
+        if scans > MAX_SCANS:
+            raise NoImageError(f"it has more than {MAX_SCANS} scans")
+        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
+        position = found.end() + length
+
+
+def _check_tiff(data: bytes) -> None:
+    """Count the numbers of each tag, which Pillow turns into as many objects of Python."""
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None:
+        return
+    is_big = struct.unpack(f"{order}H", data[2:4].ljust(2, b"\0"))[0] == 43
+    entry = struct.Struct(f"{order}HHQQ" if is_big else f"{order}HHII")
+    place, count = ("8sQ", "Q") if is_big else ("4sI", "H")
+    try:
+        _, start = struct.unpack_from(f"{order}{place}", data)
+        (entries,) = struct.unpack_from(f"{order}{count}", data, start)
+        start += struct.calcsize(f"={count}")
+        for number in range(min(entries, MAX_NUMBERS)):
+            _, kind, values, _ = entry.unpack_from(data, start + number * entry.size)
+            if values > MAX_NUMBERS and kind not in _BYTES:
+                raise NoImageError(f"a tag has {values:,} numbers")
+    except struct.error:
+        return  # it is cut short, which Pillow finds too
 
 
 class _Room:

@@ -21,10 +21,11 @@ import torch
 
 from cifar_cli.data.cache import Expected, cached
 from cifar_cli.data.decode import MAX_BYTES, NoImageError, decode_image
-from cifar_cli.data.listing import Entry, class_names, first_of, list_folders, printable
+from cifar_cli.data.listing import Entry, class_names, first_of, list_folders
 from cifar_cli.data.types import BadImage, Dataset, ImageSet, Progress
 from cifar_cli.errors import DataError
 from cifar_cli.storage import is_replaceable, read_regular, write_text
+from cifar_cli.text import printable
 
 KEEP_BYTES = 512 * 2**20  # of files that are read for their hash and then decoded
 LARGE_BYTES = 8 * 2**20  # files above this are decoded one at a time, whatever their pixels

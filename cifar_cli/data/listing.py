@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from cifar_cli.data.decode import EXTENSIONS
 from cifar_cli.errors import DataError
+from cifar_cli.text import printable
 
 NAMED_AT_MOST = 10
 
@@ -125,11 +126,6 @@ def first_of(names: Sequence[str]) -> str:
     """The first ten, and how many more there are."""
     more = f", and {len(names) - NAMED_AT_MOST:,} more" if len(names) > NAMED_AT_MOST else ""
     return ", ".join(names[:NAMED_AT_MOST]) + more
-
-
-def printable(name: str) -> str:
-    """A file's name that may not be UTF-8, in a form that can be written anywhere."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _test_folder(root: Path) -> Path:

@@ -2,7 +2,8 @@
 
 `worker_pool` starts it as a program of its own, so that it works alike whatever multiprocessing's
 start method is, imports nothing of the script that trains, and inherits neither locks nor threads.
-Requests and replies are lines of JSON on its standard input and output.
+Requests and replies are lines of JSON on its standard input and output. A reply begins with a token
+that only this process was given, as sitecustomize and libraries may print there as well.
 
 Nothing here may import torch: it would take two more seconds and half a gigabyte a process.
 """
@@ -81,23 +82,24 @@ def map_arrays(memory: mmap.mmap, layout: Layout) -> Shared:
     )
 
 
-def main(setup: dict[str, Any]) -> None:
+def main(setup: dict[str, Any], token: str) -> None:
     """Answer requests until standard input ends, as it does with the process that trains."""
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # whatever a library prints must not be taken for a reply
+    os.dup2(2, 1)  # what a library prints from now on is for people to read
     try:
-        answer_requests(setup, replies)
+        answer_requests(setup, replies, token)
     except BrokenPipeError:
         return
 
 
-def answer_requests(setup: dict[str, Any], replies: BinaryIO) -> None:
+def answer_requests(setup: dict[str, Any], replies: BinaryIO, token: str) -> None:
     """Say that all is ready, then fill one slot per request: ticket, epoch, first, last, slot."""
 
     def reply(ticket: int, kind: str = "", what: str = "", remedy: str = "") -> None:
-        replies.write(json.dumps([ticket, kind, what, remedy]).encode() + b"\n")
+        # A line of its own, whatever was printed before.
+        replies.write(f"\n{token}{json.dumps([ticket, kind, what, remedy])}\n".encode())
 
     try:
         # Albumentations takes torch along where it is there, and does without where it is not.

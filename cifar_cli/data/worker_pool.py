@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import secrets
 import signal
 import subprocess
 import sys
@@ -41,9 +42,10 @@ try:
 except Exception as error:
     kind = "OutOfMemoryError" if isinstance(error, (OSError, MemoryError)) else "ConfigError"
     what = f"A loader process cannot load the program ({type(error).__name__}: {error})."
-    print(json.dumps([0, kind, what, "Try --set data.workers=0."]), flush=True)
+    reply = json.dumps([0, kind, what, "Try --set data.workers=0."])
+    print(f"\\n{sys.argv[1]}{reply}", flush=True)
 else:
-    main(setup)
+    main(setup, sys.argv[1])
 """
 
 
@@ -77,7 +79,8 @@ class WorkerPool:
         self.shared.images[:] = images.images.numpy()
         self.shared.indices[:] = images.indices.numpy()
         setup = {
-            "path": sys.path,
+            # Notebooks put a `Path` there; Python itself passes over all but texts.
+            "path": [os.fspath(p) for p in sys.path if isinstance(p, str | os.PathLike)],
             "memory": memory.name,
             "layout": layout,
             "augment": config.augment.model_dump(mode="json"),
@@ -152,8 +155,9 @@ class _Worker:
     def __init__(self, descriptors: tuple[int, ...]) -> None:
         self.is_ready = False
         self.replies: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self.token = secrets.token_hex(8)
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _PROGRAM],
+            [sys.executable, "-P", "-c", _PROGRAM, self.token],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=descriptors,
@@ -172,8 +176,10 @@ class _Worker:
     def _read(self) -> None:
         assert self.process.stdout is not None
         with suppress(OSError, ValueError):  # closed at the end
+            token = self.token.encode()
             for line in self.process.stdout:
-                self.replies.put(line)
+                if line.startswith(token):
+                    self.replies.put(line.removeprefix(token))
         self.replies.put(None)
 
     def wait_until_ready(self, is_stopping: Callable[[], bool]) -> None:

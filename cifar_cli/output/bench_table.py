@@ -11,8 +11,8 @@ from rich.text import Text
 
 from cifar_cli.analysis.bench import BenchRun, spread
 from cifar_cli.output.console import counted
-from cifar_cli.output.text import printable
 from cifar_cli.rundir import SCHEMA_VERSION
+from cifar_cli.text import printable
 
 FIGURES = (
     "accuracy", "accuracy_six_views", "train_seconds", "process_seconds", "evaluate_seconds",

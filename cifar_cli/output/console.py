@@ -23,8 +23,8 @@ from rich.progress import (
 from rich.text import Text
 
 from cifar_cli.config import Config
-from cifar_cli.output.text import printable
 from cifar_cli.rundir import SCHEMA_VERSION, EpochRecord, RunDir
+from cifar_cli.text import printable
 from cifar_cli.training.observer import Observer
 
 LONG_SECONDS = 3600

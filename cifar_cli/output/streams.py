@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from cifar_cli.errors import StorageError
-from cifar_cli.output.text import NEAREST, printable
+from cifar_cli.text import NEAREST, printable
 
 # The reader of a pipe has seen enough; the descriptor is closed; the terminal is gone.
 _NOBODY_READS = (errno.EPIPE, errno.EBADF, errno.ECONNRESET, errno.ENXIO)

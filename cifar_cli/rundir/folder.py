@@ -28,6 +28,7 @@ from cifar_cli.rundir.records import (
     table_text,
 )
 from cifar_cli.storage import (
+    check_writable,
     read_regular,
     remove_temporary,
     storage_errors,
@@ -37,6 +38,11 @@ from cifar_cli.storage import (
 
 LOCK_SECONDS = 0.5  # whoever asks who trains here holds the lock for a moment
 SCHEMA_VERSION = 1
+WRITTEN = (
+    "config.yaml", "env.json", "metrics.csv", "result.json", "skipped_images.csv", "status.json",
+    "steps.csv",
+)  # fmt: skip
+CHECKPOINTS = ("last.pt", "previous.pt", "best.pt")
 STATES = ("running", "completed", "interrupted", "failed")
 Row = TypeVar("Row", EpochRecord, StepRecord)
 
@@ -141,18 +147,13 @@ class RunDir:
             StorageError: They cannot, or their folder is a link.
         """
         self.subfolder("checkpoints")
-        probe = self.last.with_name(f".probe.{os.getpid()}.{time.monotonic_ns()}.tmp")
-        with storage_errors(self.last.parent):
-            self.last.parent.mkdir(exist_ok=True)
-            with probe.open("xb"):
-                pass
-            probe.unlink()
+        check_writable(self.last.parent)
 
     def clear_away(self) -> None:
         """Remove what a killed process left half-written."""
-        remove_temporary(self.path)
+        remove_temporary(self.path, WRITTEN)
         if not self.last.parent.is_symlink():  # which may lead to a folder with other writers
-            remove_temporary(self.last.parent)
+            remove_temporary(self.last.parent, CHECKPOINTS)
 
     def remove_result(self) -> None:
         """Remove the result of fewer epochs."""

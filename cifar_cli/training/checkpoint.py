@@ -198,6 +198,8 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, found: Optimizer, path:
             if value.shape == parameter.shape:
                 # The memory layout may have been changed, and fused steps take both as one.
                 averages[name] = torch.empty_like(parameter).copy_(value)
+            else:
+                averages[name] = value.float()  # its number of steps
 
 
 def _misfit(path: Path, entry: str, what: str) -> CheckpointError:

@@ -13,6 +13,7 @@ import torch
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -28,6 +29,13 @@ from cifar_cli.rundir.records import LARGEST
 FORMAT = "cifar-resnet checkpoint"
 VERSION = 2
 MAX_CLASSES, MAX_TEXT, MAX_DEPTH = 100_000, 10_000, 8
+MAX_EPOCHS = 100_001
+MAX_SETTINGS = 1000
+"""Values in a configuration, which has about a hundred."""
+MAX_TENSORS = 10_000
+# What can be copied into any tensor. torch has dozens more, most of which can only be stored.
+_FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+_WHOLE = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 
 
 def _plain_tensor(tensor: Tensor) -> Tensor:
@@ -36,7 +44,7 @@ def _plain_tensor(tensor: Tensor) -> Tensor:
         raise ValueError(f"it is a tensor of layout {tensor.layout}")
     if tensor.device.type != "cpu":
         raise ValueError(f"it is a tensor on the device {tensor.device.type}")
-    if tensor.is_quantized or tensor.is_complex():
+    if tensor.dtype not in _FLOATS | _WHOLE:
         raise ValueError(f"it is a tensor of {tensor.dtype}")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise ValueError("it is a tensor that repeats its numbers")
@@ -44,9 +52,10 @@ def _plain_tensor(tensor: Tensor) -> Tensor:
 
 
 def _numbers(tensor: Tensor) -> Tensor:
-    if not tensor.is_floating_point():
+    """As float32, which is what training computes with."""
+    if tensor.dtype not in _FLOATS:
         raise ValueError(f"it is a tensor of {tensor.dtype}, not of floating-point numbers")
-    return tensor
+    return tensor.float()
 
 
 def _one_dimensional(tensor: Tensor) -> Tensor:
@@ -76,26 +85,41 @@ def _name(value: object) -> str:
     return value
 
 
-def _plain_values(value: Any, depth: int = 0) -> Any:
+def _plain_values(tree: dict[str, Any]) -> dict[str, Any]:
     """Settings as YAML could hold them; what each may be, the configuration's schema knows."""
-    if depth > MAX_DEPTH:
-        raise ValueError("it is nested too deeply")
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            _plain_values(key, MAX_DEPTH)
-            _plain_values(inner, depth + 1)
-    elif isinstance(value, list):
-        for inner in value:
-            _plain_values(inner, depth + 1)
-    elif isinstance(value, str):
-        if len(value) > MAX_TEXT:
-            raise ValueError(f"a text of {len(value):,} characters is not a setting")
-    elif isinstance(value, int):
-        if abs(value) > 2**63:
-            raise ValueError("the number is too large")
-    elif not isinstance(value, float | None):
-        raise ValueError(f"{type(value).__name__} is not a setting")
-    return value
+    waiting: list[tuple[Any, int]] = [(tree, 0)]
+    seen = 0
+    while waiting:
+        value, depth = waiting.pop()
+        seen += 1
+        if depth > MAX_DEPTH:
+            raise ValueError("it is nested too deeply")
+        if isinstance(value, dict | list):
+            if seen + len(waiting) + len(value) > MAX_SETTINGS:
+                raise ValueError(f"it holds more than {MAX_SETTINGS:,} values")
+            inner = value.values() if isinstance(value, dict) else value
+            waiting += [(key, MAX_DEPTH) for key in value if isinstance(value, dict)]
+            waiting += [(item, depth + 1) for item in inner]
+        elif isinstance(value, str):
+            if len(value) > MAX_TEXT:
+                raise ValueError(f"a text of {len(value):,} characters is not a setting")
+        elif isinstance(value, int):
+            if abs(value) > 2**63:
+                raise ValueError("the number is too large")
+        elif not isinstance(value, float | None):
+            raise ValueError(f"{type(value).__name__} is not a setting")
+    return tree
+
+
+def _at_most(count: int) -> BeforeValidator:
+    """Refuse a larger dictionary before each of its entries is."""
+
+    def check(value: object) -> object:
+        if isinstance(value, dict) and len(value) > count:
+            raise ValueError(f"it has {len(value):,} entries")
+        return value
+
+    return BeforeValidator(check)
 
 
 PlainTensor = Annotated[Tensor, AfterValidator(_plain_tensor)]
@@ -135,7 +159,9 @@ class Epoch(_Part):
 class Optimizer(_Part):
     """Of the optimiser's `state_dict`; its settings come from the configuration."""
 
-    state: dict[Count, dict[Name, PlainTensor]]
+    state: Annotated[
+        dict[Count, Annotated[dict[Name, PlainTensor], _at_most(16)]], _at_most(MAX_TENSORS)
+    ]
     """Averages by the parameter's number, in the order of the network's parameters."""
 
 
@@ -155,14 +181,14 @@ class Training(_Part):
     """What only training needs."""
 
     optimizer: Optimizer
-    epoch: Annotated[int, Field(ge=1, le=100_001)]
+    epoch: Annotated[int, Field(ge=1, le=MAX_EPOCHS)]
     """The epoch at hand, from 1."""
     step: Annotated[int, Field(ge=0, le=2**31)]
     """Steps done in it."""
     seconds: Quantity
     losses: Annotated[Numbers, AfterValidator(_one_dimensional)]
     correct: Count
-    history: list[Epoch]
+    history: Annotated[list[Epoch], Field(max_length=MAX_EPOCHS, fail_fast=True)]
     rng: Generators
 
     @model_validator(mode="after")
@@ -178,10 +204,10 @@ class Document(_Part):
     """The whole content of a checkpoint."""
 
     config: Annotated[dict[Name, Any], AfterValidator(_plain_values)]
-    class_names: Annotated[list[Name], Field(min_length=1, max_length=MAX_CLASSES)]
+    class_names: Annotated[list[Name], Field(min_length=1, max_length=MAX_CLASSES, fail_fast=True)]
     data: Name
     """Fingerprint of the images."""
-    weights: Annotated[dict[Name, PlainTensor], Field(min_length=1)]
+    weights: Annotated[dict[Name, PlainTensor], Field(min_length=1), _at_most(MAX_TENSORS)]
     training: Training | None
     """None in a file of weights alone."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from cifar_cli.config import Config
@@ -12,7 +13,7 @@ from cifar_cli.config.migration import no_longer
 from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.sources import Splits, choose_splits
 from cifar_cli.data.types import Dataset
-from cifar_cli.errors import CheckpointError, ConfigError
+from cifar_cli.errors import CheckpointError, CifarError, ConfigError
 from cifar_cli.rundir import RunDir
 from cifar_cli.training.checkpoint import Checkpoint, load_newest
 from cifar_cli.training.trainer import TrainState
@@ -199,8 +200,13 @@ def inexact_reasons(run: RunDir, now: dict[str, Any], config: Config) -> list[Ch
     Of what decides the last digits: what differs from when the run was last trained, and
     torch.compile, whose kernels depend on the order in which shapes of batches are met.
     """
+    was_compiled = config.runtime.compile
+    with suppress(CifarError):  # a damaged config.yaml, which is written again
+        was_compiled = run.read_config().runtime.compile
     changed = _changed_environment(run, now)
-    return [*changed, Change("runtime.compile")] if config.runtime.compile else changed
+    if was_compiled or config.runtime.compile:
+        changed.append(Change("runtime.compile"))
+    return changed
 
 
 def _changed_environment(run: RunDir, now: dict[str, Any]) -> list[Change]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import re
 import warnings
@@ -24,6 +25,7 @@ from cifar_cli.training.temporary import name_temporary_folder
 from cifar_cli.training.threads import limit_threads
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+COMPILER_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 EVAL_BATCH = {"cpu": 500, "mps": 1000, "cuda": 2500}  # images of 32 x 32
 
 
@@ -67,9 +69,11 @@ def prepare_runtime(config: Config, say: Callable[[str], None] = _warn) -> torch
         say: Called with a remark if a setting asks for more than there is.
 
     Raises:
-        ConfigError: The device is not present.
+        ConfigError: The device is not present, or torch.compile has no safe place for its code.
     """
     name_temporary_folder()
+    if config.runtime.compile:
+        _name_compiler_cache()
     wanted = config.runtime.threads
     threads = limit_threads(wanted)
     if wanted and threads < wanted:
@@ -81,6 +85,30 @@ def prepare_runtime(config: Config, say: Callable[[str], None] = _warn) -> torch
     if device.type == "cpu" and config.runtime.lean_memory:
         _return_freed_memory()
     return device
+
+
+def _name_compiler_cache() -> None:
+    """Have torch.compile keep its code in the user's own cache folder, unless it is set already.
+
+    By default it loads code from a folder in the temporary folder, under a name that anybody could
+    have taken first.
+
+    Raises:
+        ConfigError: Somebody else could write there too, or it cannot be made.
+    """
+    if os.environ.get(COMPILER_CACHE) or os.name != "posix":
+        return
+    from cifar_cli.kernels.trusted import UntrustedError, trusted_folder
+
+    folder = home(None).absolute() / "torch-compile"
+    try:
+        with trusted_folder(folder):
+            os.environ[COMPILER_CACHE] = str(folder)
+    except (OSError, UntrustedError) as error:
+        raise ConfigError(
+            f"runtime.compile=true: code cannot be kept in {folder}: {error}.",
+            f"Set {COMPILER_CACHE} to a folder of your own, or use --set runtime.compile=false.",
+        ) from error
 
 
 def eval_batch(device: torch.device, side: int) -> int:

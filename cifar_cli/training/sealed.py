@@ -16,10 +16,14 @@ from cifar_cli.errors import CheckpointError, OutOfMemoryError
 from cifar_cli.rundir.reading import reason_of
 from cifar_cli.storage import open_regular
 from cifar_cli.training.control_groups import PROCESS, memory
+from cifar_cli.training.pickled import check_pickle, check_size
 from cifar_cli.training.runtime import memory_errors
 
 # The end record of a zip archive; its last two bytes are the length of the comment that follows.
 _END, _END_BYTES = b"PK\5\6", 22
+_START = b"PK\3\4"
+_LOCATOR = b"PK\6\7"
+PICKLE = "data.pkl"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -69,19 +73,47 @@ def read_archive(path: Path, others: str) -> object:
     """
     file = _sealed_bytes(path, others)
     try:
-        # torch.save compresses nothing: what would grow when it is read is not from there.
-        with zipfile.ZipFile(io.BytesIO(file)) as archive:
-            parts = archive.infolist()
-        if sum(part.file_size for part in parts) > len(file):
-            raise ValueError
+        _check_parts(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch thinks of other programs' files
             with memory_errors(*reading(path)):
-                return torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
+                # By torch's own reader, so that what is checked is what torch unpickles.
+                steps = check_pickle(
+                    torch._C.PyTorchFileReader(io.BytesIO(file)).get_record(PICKLE)
+                )
+                content = torch.load(io.BytesIO(file), map_location="cpu", weights_only=True)
+        check_size(content, steps, len(file))
+        return content
     except (MemoryError, OutOfMemoryError):
         raise
     except Exception as error:  # foreign bytes make an unpickler raise anything
         raise CheckpointError(f"{path} is not a checkpoint of cifar-resnet.") from error
+
+
+def _check_parts(file: bytes) -> None:
+    """Check that a file is an archive as torch writes it, in which nothing is compressed.
+
+    Raises:
+        ValueError, BadZipFile: It is not, or Python and torch might not find the same parts in it.
+    """
+    end = file.rindex(_END)
+    with zipfile.ZipFile(io.BytesIO(file)) as archive:
+        start, parts = archive.start_dir, archive.infolist()
+    places = [(_number(file, end + 16, 4), min(start, 2**32 - 1))]
+    if file[end - 20 : end - 16] == _LOCATOR:  # two more end records, for files of any size
+        places += [(_number(file, end - 12, 8), end - 76), (_number(file, end - 28, 8), start)]
+    # Without its first bytes torch takes it for a file of another kind.
+    if not file.startswith(_START) or any(told != found for told, found in places):
+        raise ValueError
+    # What would grow when it is read is not from torch.
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise ValueError
+    if sum(part.file_size for part in parts) > len(file):
+        raise ValueError
+
+
+def _number(file: bytes, first: int, count: int) -> int:
+    return int.from_bytes(file[first : first + count], "little")
 
 
 def _sealed_bytes(path: Path, others: str) -> bytes:

@@ -54,7 +54,14 @@ def photos(in_tmp: Path) -> Path:
     """A folder of the user's, with names that the program uses too."""
     folder = in_tmp / "photos"
     (folder / "decoded").mkdir(parents=True)
-    for name in (ARCHIVE, f"{ARCHIVE}.part", "decoded/cifar10-v2.npz", "decoded/.a.1.tmp", "x.jpg"):
+    for name in (
+        ARCHIVE,
+        f"{ARCHIVE}.part",
+        "decoded/cifar10-v2.npz",
+        "x.jpg",
+        "decoded/.mine.2020.tmp",
+        f"decoded/.mine.{'0a' * 8}.tmp",
+    ):
         (folder / name).write_text(f"mine: {name}")
     return folder
 

@@ -164,13 +164,70 @@ def test_a_resume_names_the_entry_that_is_wrong_and_touches_nothing(
 
 
 @pytest.mark.fault(65)
-def test_settings_that_contain_themselves_are_refused(document: Any, tmp_path: Path) -> None:
+def test_settings_without_end_are_refused(document: Any) -> None:
     tree: dict[str, Any] = dict(document["config"])
     tree["data"] = tree
-    path = tmp_path / "last.pt"
-    write(path, {**document, "config": tree})
     with pytest.raises(CheckpointError, match="config: it is nested too deeply"):
-        load_checkpoint(path)
+        check_document({**document, "config": tree}, "last.pt")
+    for many in ({"x" * 9000 + str(n): 0 for n in range(10_000)}, {"x": [[0] * 40] * 40}):
+        with pytest.raises(CheckpointError, match="config: it holds more than 1,000 values"):
+            check_document({**document, "config": many}, "last.pt")
+
+
+UNUSUAL = [
+    getattr(torch, name)
+    for name in (
+        "float8_e4m3fn", "float8_e8m0fnu", "float4_e2m1fn_x2", "uint4", "int4", "bits8", "bits16",
+        "uint16", "uint64", "complex64",
+    )
+    if hasattr(torch, name)
+]  # fmt: skip
+
+
+@pytest.mark.fault(93)
+def test_tensors_of_a_type_that_only_few_operations_know_are_refused(document: Any) -> None:
+    tensors = [
+        ("training", "losses"),
+        ("training", "mean", "tensors", 0),
+        ("training", "optimizer", "state", 0, "exp_avg"),
+        ("training", "optimizer", "state", 0, "step"),
+        ("weights", "prep.0.weight"),
+        ("weights", "prep.1.num_batches_tracked"),
+    ]
+    assert len(UNUSUAL) > 5
+    for dtype in UNUSUAL:
+        for entry in tensors:
+            tensor = document
+            for key in entry:
+                tensor = tensor[key]
+            changed = replaced(document, entry, torch.empty(tensor.shape, dtype=dtype))
+            with pytest.raises(CheckpointError, match=f"it is a tensor of {dtype}"):
+                check_document(changed, "last.pt")
+
+
+@pytest.mark.fault(93)
+def test_numbers_of_any_precision_are_trained_on_as_float32(document: Any, tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    config = tiny_config(train__epochs=3, train__average_last=0.9)
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        write(path, converted(document, dtype))
+        checkpoint = load_checkpoint(path)
+        model = build_model(config.model, 10, 32)
+        state = TrainState(model, build_optimizer(model, config.optim, 0.01))
+        restore(state, checkpoint)
+        kept = [value for values in state.optimizer.state.values() for value in values.values()]
+        tensors = [*state.losses, *kept, *(t for t in model.state_dict().values() if t.ndim)]
+        assert {tensor.dtype for tensor in tensors} == {torch.float32}, dtype
+
+
+def converted(value: Any, dtype: torch.dtype) -> Any:
+    """A tree with all its floating-point tensors in another precision."""
+    if isinstance(value, dict):
+        return {key: converted(inner, dtype) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [converted(inner, dtype) for inner in value]
+    is_float = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.to(dtype) if is_float else value
 
 
 @pytest.mark.fault(66)

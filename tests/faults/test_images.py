@@ -9,10 +9,12 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -465,6 +467,105 @@ def test_several_readers_at_once_keep_to_the_memory_of_one(class_folders: Make) 
     count, peak = (int(word) for word in answer.stdout.split())
     assert count == 5
     assert peak < 600_000  # one takes 64 MB as gray and 256 MB as Pillow's RGB
+
+
+# --- small files that take endless time -----------------------------------------------------------
+
+
+def encoded(kind: str, side: int = 8, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), (90, 120, 30)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def tiff(*tags: tuple[int, int, int, int], order: str = "<", rest: bytes = b"") -> bytes:
+    """A gray TIFF of one pixel with more tags."""
+    usual = [(n, 4, 1, 1) for n in (256, 257, 277, 278, 279)]
+    usual += [(258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8)]
+    own = {tag[0] for tag in tags}
+    chosen = sorted([*(tag for tag in usual if tag[0] not in own), *tags])
+    entries = b"".join(struct.pack(f"{order}HHII", *tag) for tag in chosen)
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, len(chosen))
+    return head + entries + bytes(4) + rest
+
+
+def repeated_scan(count: int) -> bytes:
+    """A progressive JPEG whose last scan, of a few bytes, comes so many times more."""
+    data = encoded("JPEG", 64, progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * count + data[-2:]
+
+
+@pytest.mark.fault(95)
+def test_files_of_endless_parts_are_refused_within_seconds() -> None:
+    jpeg, gif = encoded("JPEG"), encoded("GIF")
+    start, data = raw_png(8, 8, 8, 2, zlib.compress(bytes(200)))[:33], encoded("PNG")[33:]
+    idat, text = struct.pack(">I", 0) + b"IDAT", struct.pack(">I", 0) + b"teXt"
+    cases = {
+        "scans": repeated_scan(1000),
+        "scans behind a segment without length": repeated_scan(1000).replace(
+            b"\xff\xda", b"\xff\x01\xff\xda"
+        ),
+        "fill bytes": jpeg[:2] + b"\xff" * 10_000_000 + jpeg[2:],
+        "comments": jpeg[:2] + b"\xff\xfe\0\2" * 1_000_000 + jpeg[2:],
+        "a comment": b"P6\n#" + b"x" * 10_000_000 + b"\n1 1\n255\n\0\0\0",
+        "pixel chunks": start + (idat + struct.pack(">I", zlib.crc32(b"IDAT"))) * 1_000_000 + data,
+        "text chunks": start + (text + struct.pack(">I", zlib.crc32(b"teXt"))) * 1_000_000 + data,
+        "extensions": gif.replace(b",", b"!\xfe" + b"\1c" * 1_000_000 + b"\0,", 1),
+        "strips": tiff((273, 4, 30_000_000, 200), rest=bytes(10_000)),
+        "strips, big end first": tiff((273, 4, 30_000_000, 200), order=">"),
+        "tags of the same bytes": tiff(
+            *((40_000 + n, 7, 1_000_000, 1000) for n in range(300)), rest=bytes(1_100_000)
+        ),
+    }
+    for name, content in cases.items():
+        started = time.monotonic()
+        with pytest.raises(NoImageError):
+            decode_image(content, 8)
+        assert time.monotonic() - started < 10, name
+
+
+@pytest.mark.fault(95)
+def test_files_of_many_parts_that_cameras_and_editors_write_are_read() -> None:
+    jpeg = encoded("JPEG")
+    kinds = {
+        "scans": repeated_scan(50),
+        "colour profile": encoded("JPEG", icc_profile=bytes(3_000_000)),
+        "a picture within": jpeg[:2] + b"\xff\xe1\x4e\x22" + b"\xff\xda" * 10_000 + jpeg[2:],
+        "a comment": b"P6\n#" + b"x" * 10_000 + b"\n1 1\n255\n\0\0\0",
+        "a large tag": tiff((700, 1, 3_000_000, 200), rest=bytes(3_000_300)),
+        "strips": encoded("TIFF", 2000, strip_size=1),
+        "runs": b"BM" + struct.pack("<IHHI", 0, 0, 0, 54 + 1024)
+        + struct.pack("<IiiHHIIiiII", 40, 800, 800, 1, 8, 1, 0, 0, 0, 256, 0) + bytes(1024)
+        + (b"\2\1" * 400 + b"\0\0") * 800 + b"\0\1",
+    }  # fmt: skip
+    for name, content in kinds.items():
+        assert decode_image(content, 8)[0].shape == (8, 8, 3), name
+
+
+@pytest.mark.fault(95)
+def test_formats_whose_decoders_copy_may_have_half_the_pixels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A canvas of 7,999 x 7,999 in 90 bytes, which would take 1 GB, was one of these.
+    with pytest.raises(NoImageError, match="it unpacks to more than 32,000,000 pixels"):
+        decode_image(webp_canvas(5657), 8)
+    monkeypatch.setattr("cifar_cli.data.decode.MAX_PIXELS", 1000)
+    for kind in FORMATS:
+        is_copying = kind in ("WEBP", "AVIF")
+        assert decode_image(encoded(kind, 20), 8)[1]
+        with pytest.raises(NoImageError) if is_copying else nullcontext():
+            decode_image(encoded(kind, 30), 8)
+
+
+def webp_canvas(side: int) -> bytes:
+    """An animation of one frame of 4 x 4 pixels on a canvas of that side."""
+    frame = bytes(6) + bytes([3, 0, 0] * 2) + bytes(4) + encoded("WEBP", 4, lossless=True)[12:]
+    size = struct.pack("<I", side - 1)[:3]
+    chunks = b"VP8X" + struct.pack("<I", 10) + b"\2\0\0\0" + size * 2
+    chunks += b"ANIM" + struct.pack("<I", 6) + bytes(6)
+    chunks += b"ANMF" + struct.pack("<I", len(frame)) + frame
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
 
 
 @pytest.mark.fault(73)

@@ -54,15 +54,24 @@ def test_a_run_killed_again_and_again_ends_as_if_nothing_had_been(in_tmp: Path) 
 
 
 @pytest.mark.fault(2)
+@pytest.mark.fault(98)
 def test_what_a_killed_process_left_half_written_is_ignored_and_removed(
     cli: Cli, in_tmp: Path
 ) -> None:
-    run = interrupted("a")
-    left = [run.last.with_name(".last.pt.999.tmp"), run.path / ".metrics.csv.999.tmp"]
-    for path in left:
+    run, token = interrupted("a"), "0123456789abcdef"
+    written = [
+        path.name for path in run.path.iterdir() if path.suffix in (".csv", ".json", ".yaml")
+    ]
+    left = [run.path / f".{name}.{token}.tmp" for name in written]
+    left += [p.with_name(f".{p.name}.{token}.tmp") for p in run.last.parent.iterdir()]
+    left.append(run.last.with_name(f".probe.{token}.tmp"))
+    theirs = [run.path / ".thesis.2024.tmp", run.last.with_name(".notes.1.tmp")]
+    theirs.append(run.path / f".thesis.{token}.tmp")
+    for path in (*left, *theirs):
         path.write_bytes(b"half")
     assert cli("train", "--resume", "--run-dir", "a", "--quiet").code == 0
-    assert not any(path.exists() for path in left)
+    assert [path.name for path in left if path.exists()] == []
+    assert all(path.exists() for path in theirs)
     assert not (run.path / ".lock").exists()
 
 

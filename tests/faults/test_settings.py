@@ -157,6 +157,30 @@ def assert_refused_at_once(way: str, file: str) -> None:
     assert mebibytes < 100
 
 
+NUMBERS = ("!!int 0x" + "F" * 5000, "!!float " + "9" * 5000, "9" * 401, "1e" + "0" * 4999)
+
+
+@pytest.mark.fault(94)
+@pytest.mark.parametrize("way", [*WAYS, "environment"])
+def test_tags_and_numbers_of_endless_digits_are_refused(
+    cli: Cli, in_tmp: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = ("!!int 1", "!!str a", "! a", "!!set {a}", "!!binary aGk=", "!x 1", "!!map {a: 1}")
+    for text in (*NUMBERS, *tags):
+        for document in (text, f"seed: {text}"):
+            (in_tmp / "mine.yaml").write_text(document)
+            arguments = [way, f"seed={text}" if way == "--set" else "mine.yaml"]
+            if way == "environment":
+                monkeypatch.setenv("CIFAR_RESNET_SEED", text)
+                arguments = []
+            answer = cli("summary", *arguments)
+            assert (answer.code, answer.err.count("\n")) == (2, 1), (text[:20], answer.err)
+            # A long argument is also refused as it could be a path.
+            reasons = ("tags are not supported", "digits", "a path takes 255")
+            assert any(reason in answer.err for reason in reasons), answer.err
+            assert len(answer.err) < 300
+
+
 @pytest.mark.fault(47)
 def test_all_wrong_values_stand_in_one_message(cli: Cli, in_tmp: Path) -> None:
     answer = cli(

@@ -20,7 +20,7 @@ from cifar_cli.cli.failures import explain
 from cifar_cli.output.bench_table import bench_table
 from cifar_cli.output.console import Screen, print_json
 from cifar_cli.output.streams import Stream, plain_warnings
-from cifar_cli.output.text import NEAREST, printable
+from cifar_cli.text import NEAREST, printable
 
 Cli = Callable[..., Answer]
 posix = pytest.mark.skipif(os.name != "posix", reason="streams and signals of POSIX")

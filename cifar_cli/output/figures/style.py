@@ -12,8 +12,8 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cifar_cli.output.text import printable
 from cifar_cli.storage import atomic_file
+from cifar_cli.text import printable
 
 # Okabe and Ito, "Color Universal Design" (https://jfly.uni-koeln.de/color/).
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, BLACK = (
