@@ -41,6 +41,7 @@ unit: setup
 
 drift: setup
 	$(BIN)/python doc/generate_commands.py --check
+	$(BIN)/python doc/generate_settings.py --check
 
 test: lint types drift unit
 
@@ -52,6 +53,7 @@ quick: setup
 
 docs: setup
 	$(BIN)/python doc/generate_commands.py
+	$(BIN)/python doc/generate_settings.py
 
 bench: setup
 	$(BIN)/python benchmarks/startup.py

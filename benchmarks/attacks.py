@@ -19,8 +19,7 @@ from typing import Any
 import annotated_types
 import torch
 
-from cifar_cli.config import Config
-from cifar_cli.config.loading import flat_settings, load_config
+from cifar_cli.config.settings import TAGS, Setting, all_settings
 from cifar_cli.training.sealed import seal
 
 Case = tuple[str, list[str]]
@@ -144,38 +143,37 @@ def small_file_cases(rng: random.Random, folder: Path, run: Path) -> Iterator[Ca
         yield name, rng.choice(commands)
 
 
-def bounds(model: Any = Config, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Dotted keys of numeric settings, with each of their bounds."""
-    for name, field in model.model_fields.items():
-        key = f"{prefix}{name}"
-        if hasattr(field.annotation, "model_fields"):
-            yield from bounds(field.annotation, f"{key}.")
-        for limit in field.metadata:
+def bounds() -> Iterator[tuple[Setting, float]]:
+    """Numeric settings of every class of the sections, with each of their bounds."""
+    for setting in all_settings():
+        for limit in setting.field.metadata:
             if isinstance(limit, annotated_types.Ge):
-                yield key, limit.ge  # type: ignore[misc]
+                yield setting, limit.ge  # type: ignore[misc]
             elif isinstance(limit, annotated_types.Gt):
-                yield key, limit.gt  # type: ignore[misc]
+                yield setting, limit.gt  # type: ignore[misc]
             elif isinstance(limit, annotated_types.Le):
-                yield key, limit.le  # type: ignore[misc]
+                yield setting, limit.le  # type: ignore[misc]
             elif isinstance(limit, annotated_types.Lt):
-                yield key, limit.lt  # type: ignore[misc]
+                yield setting, limit.lt  # type: ignore[misc]
 
 
 def bound_cases(rng: random.Random) -> Iterator[Case]:
     """Settings at a bound, just beyond it, and far beyond every bound."""
     known = list(bounds())
-    numeric = [
-        key for key, value in flat_settings(load_config(env={})).items() if isinstance(value, float)
-    ]
+    numeric = [s for s in all_settings() if isinstance(s.field.default, float)]
     far = ("nan", ".inf", "-.inf", "1e308", "-1e308", "1e-320", "9" * 30, "-1", "0", "1.5", "2**3")
     while True:
         if rng.random() < 0.6:
-            key, limit = rng.choice(known)
+            setting, limit = rng.choice(known)
             value = str(rng.choice((limit, limit - 1, limit + 1, limit * 1.0001 + 1e-9, -limit)))
         else:
-            key = rng.choice([*numeric, *(key for key, _ in known)])
+            setting = rng.choice([*numeric, *(setting for setting, _ in known)])
             value = rng.choice(far)
-        yield key.split(".")[0], ["summary", "--depth", "1", "--json", "--set", f"{key}={value}"]
+        section = setting.key.split(".")[0]
+        sets = ["--set", f"{setting.key}={value}"]
+        if setting.variant:
+            sets += ["--set", f"{section}.{TAGS[section]}={setting.variant}"]
+        yield section, ["summary", "--depth", "1", "--json", *sets]
 
 
 def name_cases(

@@ -48,6 +48,7 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, images: ImageSet, config: Config) -> None:
         self.images = images
+        assert config.augment.form == "albumentations"
         augment = AlbumentationsAugment(config.augment, config.data.mean_colour, config.seed, 32)
         self.transform = augment.transform
         self.mean = torch.tensor(config.data.mean)[:, None, None]
@@ -67,6 +68,7 @@ def plain_loop(images: ImageSet, config: Config, steps: int) -> list[float]:
     torch.manual_seed(config.seed)
     model = build_model(config.model, 10, 32)
     assert not isinstance(config.optim.max_lr, str)
+    assert config.schedule.name == "one_cycle"
     optimizer = torch.optim.Adam(
         model.parameters(), lr=config.optim.max_lr, weight_decay=config.optim.weight_decay
     )

@@ -23,7 +23,7 @@ def main(run_dir: str) -> None:
 
     report = evaluate(result.run_dir)
     low, high = report.interval
-    print(f"{report.correct} of {report.num_images} right, 95 % interval {low:.1%} to {high:.1%}")
+    print(f"{report.correct} of {report.num_images} right, 95% interval {low:.1%} to {high:.1%}")
     worst = min(report.per_class, key=lambda one: one.accuracy or 0.0)
     print(f"hardest class: {worst.name}")
 

@@ -102,9 +102,14 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def tiny_config(**changes: object) -> Config:
-    """A configuration that trains within a second; `a__b=1` changes `a.b`."""
+    """A configuration that trains within a second; `a__b=1` changes `a.b`; None: the default."""
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
-    return load_config(env={}, settings={**TINY, **dotted})
+    recipe: dict[str, Any] = {}
+    for key, value in TINY.items():
+        section, _, name = key.rpartition(".")
+        if key not in dotted:
+            (recipe.setdefault(section, {}) if section else recipe)[name] = value
+    return load_config(recipe, env={}, settings=dotted)
 
 
 def random_images(count: int, size: int = 32, classes: int = 10, seed: int = 0) -> ImageSet:

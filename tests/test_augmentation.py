@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cifar_cli.config import AugmentConfig, Config, load_config
+from cifar_cli.config import Config, TensorConfig, load_config
 from cifar_cli.data.augment_tensor import (
     Draws,
     TensorAugment,
@@ -227,7 +227,7 @@ def test_splitmix_gives_its_published_numbers() -> None:
 def test_boxes_and_holes_always_lie_within_the_image(
     seed: int, epoch: int, size: int, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> None:
-    settings = AugmentConfig(
+    settings = TensorConfig(
         crop_scale=(min(scale), max(scale)), crop_ratio=(min(ratio), max(ratio))
     )
     draws: Draws = draw(settings, seed, epoch, torch.arange(64), size)
@@ -248,7 +248,7 @@ def test_working_on_all_images_gives_what_working_on_the_chosen_ones_gives(
     crop_p: float, cutout_p: float
 ) -> None:
     images = random_images(200).images
-    settings = AugmentConfig(crop_p=crop_p, flip_p=0.4, cutout_p=cutout_p)
+    settings = TensorConfig(crop_p=crop_p, flip_p=0.4, cutout_p=cutout_p)
     augment, indices = TensorAugment(settings, MEAN, 1), torch.arange(200)
     draws = draw(augment.config, 1, 2, indices, 32)
     chosen = augment.change_chosen(images.clone(), draws, indices, 2)
@@ -257,7 +257,7 @@ def test_working_on_all_images_gives_what_working_on_the_chosen_ones_gives(
 
 
 def test_the_hole_may_be_as_large_as_the_image() -> None:
-    augment = TensorAugment(AugmentConfig(cutout_size=32, cutout_p=1.0), MEAN, seed=1)
+    augment = TensorAugment(TensorConfig(cutout_size=32, cutout_p=1.0), MEAN, seed=1)
     out = augment(random_images(4).images, torch.arange(4), 1)
     assert len(out.reshape(-1, 3).unique(dim=0)) == 1
 

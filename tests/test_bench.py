@@ -23,7 +23,7 @@ from cifar_cli.analysis import bench as bench_module
 from cifar_cli.analysis import child
 from cifar_cli.analysis.bench import spread
 from cifar_cli.analysis.flops import training_flops
-from cifar_cli.config.loading import flat_settings, load_config, read_config
+from cifar_cli.config.loading import flat_settings, load_config
 from cifar_cli.errors import CheckpointError, ConfigError, StorageError
 from cifar_cli.rundir import RunDir
 from cifar_cli.storage import write_json
@@ -113,7 +113,7 @@ def test_an_interrupted_run_is_repeated_with_the_settings_as_they_are(
     assert aside.name.startswith("demo-1-unfinished-")
     assert (aside / "checkpoints/last.pt").is_file()  # it may be somebody's own
     assert len(answer.json["runs"][0]["curve"]) == 1
-    ran = read_config(ours / "config.yaml")
+    ran = load_config(ours / "config.yaml", env={})
     assert (ran.train.epochs, ran.optim.weight_decay) == (1, 0.5)
 
 
@@ -194,6 +194,22 @@ def test_a_damaged_file_of_a_complete_run_is_told(benched: Path, tmp_path: Path,
             told += 1
         shutil.rmtree(copy)
     assert told >= 6
+
+
+def test_a_kept_run_that_used_what_is_no_longer_there_is_another_one(
+    benched: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(benched, tmp_path / "demo-1")
+    record = json.loads((benched / "bench.json").read_text())
+    recipes = {"demo": tiny_config(train__epochs=1)}
+    for value, differs in ((0, False), (5, True)):
+        settings = {**record["settings"], "train.lookahead": value, "model.eval_size": None}
+        write_json(tmp_path / "demo-1" / "bench.json", {**record, "settings": settings})
+        if differs:
+            with pytest.raises(ConfigError, match=r"train\.lookahead = 5 is no longer"):
+                bench_module.plan(recipes, 1, tmp_path)
+        else:
+            assert bench_module.plan(recipes, 1, tmp_path)[0].is_complete
 
 
 @pytest.mark.fault(64)

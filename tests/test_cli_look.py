@@ -133,7 +133,7 @@ def test_progress_that_cannot_be_printed_never_ends_training(in_tmp: Path) -> No
 def test_evaluate_prints_figures_and_leaves_pictures(cli: Cli, trained: Path, in_tmp: Path) -> None:
     answer = cli("evaluate", trained, "--out", "o")
     assert answer.code == 0
-    assert "95 % interval" in answer.out
+    assert "95% interval" in answer.out
     assert "hourglass" in answer.out
     assert tree(in_tmp) == [
         f"o/val_last{end}" for end in (".json", "_classes.png", "_confusion.png")

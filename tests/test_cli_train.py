@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY_FLAGS, Answer, rows, tree
 
-from cifar_cli.config.loading import read_config
+from cifar_cli.config import load_config
 
 Cli = Callable[..., Answer]
 PROGRAM = [sys.executable, "-m", "cifar_cli"]
@@ -58,9 +58,9 @@ def test_every_option_reaches_the_configuration(cli: Cli, in_tmp: Path) -> None:
         "--limit-train", 60, "--limit-val", 30, "--device", "cpu", "--data", "shapes", "--quiet",
     )  # fmt: skip
     assert answer.code == 0
-    from cifar_cli.config.loading import flat_settings, read_config
+    from cifar_cli.config.loading import flat_settings
 
-    found = flat_settings(read_config(in_tmp / "mine" / "config.yaml"))
+    found = flat_settings(load_config(in_tmp / "mine" / "config.yaml", env={}))
     expected = {
         "train.epochs": 1, "train.batch_size": 50, "optim.max_lr": 0.02,
         "optim.weight_decay": 0.001, "schedule.div_factor": 7, "schedule.final_div_factor": 9,
@@ -190,7 +190,7 @@ def test_find_lr_prints_the_command_that_trains_with_what_was_tested(
     assert program == "cifar-resnet"
     trained = cli(*command, "--name", "a")
     assert trained.code == 0, trained.err
-    config = read_config(in_tmp / "runs/a/config.yaml")
+    config = load_config(in_tmp / "runs/a/config.yaml", env={})
     suggestion = json.loads((in_tmp / "lr_range/lr_range.json").read_text())["suggestion"]
     assert config.seed == 3
     assert config.optim.max_lr == pytest.approx(suggestion, rel=0.01)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from cifar_cli.config import ModelConfig
+from cifar_cli.config.schema import CustomResnetConfig
 from cifar_cli.errors import ConfigError
 from cifar_cli.models import build_model
 from cifar_cli.models.custom_resnet import ConvBlock, CustomResnet, ResidualPair
@@ -57,7 +57,7 @@ def test_a_residual_pair_adds_its_input() -> None:
 def test_any_batch_class_count_width_and_size(
     batch: int, classes: int, width: int, size: int
 ) -> None:
-    model = build_model(ModelConfig(width=width), classes, size).eval()
+    model = build_model(CustomResnetConfig(width=width), classes, size).eval()
     images = torch.randn(batch, 3, size, size)
     logits = model(images)
     assert logits.shape == (batch, classes)
@@ -65,20 +65,20 @@ def test_any_batch_class_count_width_and_size(
 
 
 def test_a_batch_of_one_gives_what_it_gives_in_company() -> None:
-    model = build_model(ModelConfig(width=4), 10, 32).eval()
+    model = build_model(CustomResnetConfig(width=4), 10, 32).eval()
     images = random_images(5).images.permute(0, 3, 1, 2).float() / 255
     torch.testing.assert_close(model(images)[2:3], model(images[2:3]))
 
 
 def test_logits_come_out_not_probabilities() -> None:
-    model = build_model(ModelConfig(width=4), 10, 32).eval()
+    model = build_model(CustomResnetConfig(width=4), 10, 32).eval()
     logits = model(torch.randn(4, 3, 32, 32))
     assert (logits.exp().sum(1) - 1).abs().min() > 1e-3
     assert logits.min() < 0
 
 
 def test_memory_layout_changes_nothing_but_speed() -> None:
-    model = build_model(ModelConfig(width=8), 10, 32).eval()
+    model = build_model(CustomResnetConfig(width=8), 10, 32).eval()
     images = torch.randn(4, 3, 32, 32)
     plain = model(images)
     layout = torch.channels_last
@@ -88,7 +88,7 @@ def test_memory_layout_changes_nothing_but_speed() -> None:
 
 def test_a_size_that_cannot_be_halved_three_times_is_refused() -> None:
     with pytest.raises(ConfigError, match="multiple of 8"):
-        build_model(ModelConfig(), 10, 36)
+        build_model(CustomResnetConfig(), 10, 36)
 
 
 # Type, kernel, output, parameters and mult-adds of the course project's printed table.

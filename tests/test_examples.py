@@ -40,7 +40,7 @@ def test_every_example_is_run_by_a_test() -> None:
 @pytest.mark.skipif(os.name != "posix", reason="a shell script")
 def test_the_course_project_step_by_step(in_tmp: Path) -> None:
     out = run(EXAMPLES / "reproduce_course_project.sh", CIFAR_RESNET_DATA="shapes")
-    assert "95 % interval" in out
+    assert "95% interval" in out
     found = tree(in_tmp / "course-project")
     for picture in (
         "preview/samples.png",

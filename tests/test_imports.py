@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +86,26 @@ def test_the_engine_neither_prints_nor_draws(path: Path) -> None:
     called = {function.id for function in calls if isinstance(function, ast.Name)}
     assert "print" not in called
     assert not {"typer", "rich", "matplotlib"} & {m.split(".")[0] for m in imports(path)}
+
+
+COMMANDS = r"""
+import sys
+from cifar_cli.cli.app import run
+commands = ["list"], ["list", "--json"], ["show", "demo"], \
+    ["copy", "demo", "a"], ["explain", "model"]
+codes = [run(["recipes", *command]) for command in commands]
+sys.exit(f"{codes} {HEAVY & set(sys.modules)}" if any(codes) or HEAVY & set(sys.modules) else 0)
+"""
+
+
+def test_recipes_are_listed_shown_copied_and_explained_without_torch(tmp_path: Path) -> None:
+    program = f"HEAVY = {HEAVY!r}{COMMANDS}"
+    path = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, env=path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_file_is_longer_than_it_can_be_read() -> None:

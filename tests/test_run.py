@@ -18,7 +18,7 @@ from PIL import Image
 
 from cifar_cli.analysis.evaluate import evaluate, predict
 from cifar_cli.cli.app import run as run_command
-from cifar_cli.config.loading import read_config
+from cifar_cli.config import load_config
 from cifar_cli.data.sources import load_dataset
 from cifar_cli.errors import (
     CheckpointError,
@@ -79,7 +79,7 @@ def test_a_run_leaves_everything_that_the_documents_name(in_tmp: Path) -> None:
         "best.pt",
         "previous.pt",
     }
-    assert read_config(result.run_dir / "config.yaml") == config
+    assert load_config(result.run_dir / "config.yaml", env={}) == config
     run = RunDir(result.run_dir)
     assert run.read_json("status.json")["state"] == "completed"
     assert run.read_json("result.json")["val_accuracy"] == result.val_accuracy
@@ -407,7 +407,7 @@ def test_memory_that_runs_out_is_noted_in_the_run(
 def test_the_found_learning_rate_is_written_into_the_configuration(in_tmp: Path) -> None:
     config = tiny_config(optim__max_lr="auto", train__epochs=1)
     result = train(config, name="a")
-    written = read_config(result.run_dir / "config.yaml")
+    written = load_config(result.run_dir / "config.yaml", env={})
     assert isinstance(written.optim.max_lr, float)
     assert written.optim.max_lr > 0
     assert train(config, name="a", resume=True).run_dir == result.run_dir
@@ -602,7 +602,9 @@ def test_a_place_for_checkpoints_that_is_none_is_found_before_the_first_step(in_
     for put in (lambda p: p.symlink_to("nowhere"), lambda p: p.write_text("")):
         place = Path("a/checkpoints")
         put(place)
-        with pytest.raises(StorageError, match=r"Cannot write a/checkpoints"):
+        with pytest.raises(
+            StorageError, match=r"Cannot write a/checkpoints|a/checkpoints is a link"
+        ):
             train(tiny_config(), "a", resume=True, observer=NoStep())
         place.unlink()
 

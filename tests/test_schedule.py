@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cifar_cli.config import Config
-from cifar_cli.config.schema import OptimConfig, ScheduleConfig
+from cifar_cli.config.schema import AdamConfig, OneCycleConfig
 from cifar_cli.training.optim import apply_settings, build_optimizer
 from cifar_cli.training.schedule import one_cycle
 
 
-def torchs_schedule(config: ScheduleConfig, max_lr: float, total: int) -> list[tuple[float, float]]:
+def torchs_schedule(config: OneCycleConfig, max_lr: float, total: int) -> list[tuple[float, float]]:
     optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))])
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
@@ -45,7 +45,7 @@ def torchs_schedule(config: ScheduleConfig, max_lr: float, total: int) -> list[t
 def test_every_step_equals_torchs_one_cycle(
     total: int, pct_start: float, max_lr: float, div_factor: float, final_div_factor: float
 ) -> None:
-    config = ScheduleConfig(
+    config = OneCycleConfig(
         pct_start=pct_start, div_factor=div_factor, final_div_factor=final_div_factor
     )
     if pct_start * total <= 1 + 1e-9:
@@ -59,7 +59,7 @@ def test_every_step_equals_torchs_one_cycle(
 
 @given(st.integers(1, 12), st.floats(0.001, 0.999))
 def test_the_shortest_runs_have_sane_rates(total: int, pct_start: float) -> None:
-    config = ScheduleConfig(pct_start=pct_start)
+    config = OneCycleConfig(pct_start=pct_start)
     for step in range(total):
         lr, beta1 = one_cycle(step, total, 0.1, config)
         assert 0 < lr <= 0.1 * (1 + 1e-9)
@@ -82,14 +82,14 @@ def test_the_course_projects_schedule_at_its_corners() -> None:
 
 @pytest.mark.parametrize("share", [5 / 24, 0.5, 0.9])
 def test_a_run_of_one_step_trains_at_the_peak(share: float) -> None:
-    assert one_cycle(0, 1, 0.1, ScheduleConfig(pct_start=share)) == pytest.approx((0.1, 0.85))
+    assert one_cycle(0, 1, 0.1, OneCycleConfig(pct_start=share)) == pytest.approx((0.1, 0.85))
 
 
 def test_adams_steps_equal_the_formula() -> None:
     weight = nn.Linear(1, 1, bias=False)
     nn.init.constant_(weight.weight, 2.0)
-    optimizer = build_optimizer(weight, OptimConfig(weight_decay=0.1), lr=0.01)
-    apply_settings(optimizer, one_cycle(0, 10, 0.5, ScheduleConfig(div_factor=10)))
+    optimizer = build_optimizer(weight, AdamConfig(weight_decay=0.1), lr=0.01)
+    apply_settings(optimizer, one_cycle(0, 10, 0.5, OneCycleConfig(div_factor=10)))
     expected, first, second = 2.0, 0.0, 0.0
     for step, slope in enumerate((1.0, -0.5), start=1):  # after one step alone, its sign decides
         optimizer.zero_grad()

@@ -18,8 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cifar_cli import load_model, train
-from cifar_cli.config import AugmentConfig, Config, load_config, recipe_names
-from cifar_cli.config.schema import ModelConfig, OptimConfig, ScheduleConfig, TrainConfig
+from cifar_cli.config import Config, ModelConfig, load_config, recipe_names
+from cifar_cli.config.schema import (
+    CustomResnetConfig,
+    LinearConfig,
+    MuonConfig,
+    SpeedResnetConfig,
+    TensorConfig,
+)
 from cifar_cli.data.augment_tensor import TensorAugment, translated
 from cifar_cli.data.loader import Normalise
 from cifar_cli.data.shapes import load_shapes
@@ -29,14 +35,13 @@ from cifar_cli.models import build_model
 from cifar_cli.models.custom_resnet import CustomResnet
 from cifar_cli.models.speed_resnet import EIGENVALUE_FLOOR, SpeedResnet
 from cifar_cli.rundir import RunDir
-from cifar_cli.training.averaging import SlowWeights, average, averaged
 from cifar_cli.training.muon import orthogonalise
 from cifar_cli.training.optim import apply_settings, build_optimizer
 from cifar_cli.training.schedule import settings_at
 from cifar_cli.training.trainer import at_resolution
 
 MEAN = (0.491, 0.482, 0.447)
-SMALL = ModelConfig(name="speed_resnet", widths=(8, 12, 16))
+SMALL = SpeedResnetConfig(widths=(8, 12, 16))
 
 
 def speed_config(**changes: object) -> Config:
@@ -71,7 +76,7 @@ def test_orthogonalising_keeps_singular_vectors_and_brings_values_near_one(
 
 
 def test_everything_but_filters_follows_torchs_sgd_with_nesterov_momentum() -> None:
-    config = OptimConfig(name="muon", bias_lr=0.05, head_lr=0.3, weight_decay=0.01)
+    config = MuonConfig(bias_lr=0.05, head_lr=0.3, weight_decay=0.01)
     ours, theirs = (SpeedResnet(10, (8, 8, 8)) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
     optimizer = build_optimizer(ours, config, 0.1)
@@ -85,7 +90,7 @@ def test_everything_but_filters_follows_torchs_sgd_with_nesterov_momentum() -> N
     ]
     sgd = torch.optim.SGD(groups, momentum=0.85, nesterov=True)
     for step in range(4):
-        apply_settings(optimizer, settings_at(step, 4, 0.1, ScheduleConfig(name="linear")))
+        apply_settings(optimizer, settings_at(step, 4, 0.1, LinearConfig()))
         for group, lr in zip(sgd.param_groups, (0.3, 0.05), strict=True):
             group["lr"] = lr * (1 - step / 4)
         for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -102,7 +107,7 @@ def test_everything_but_filters_follows_torchs_sgd_with_nesterov_momentum() -> N
 
 def test_a_filter_is_renormalised_and_moved_by_an_orthogonal_matrix() -> None:
     model = SpeedResnet(10, (8, 8, 8))
-    optimizer = build_optimizer(model, OptimConfig(name="muon", momentum=0.5), 0.1)
+    optimizer = build_optimizer(model, MuonConfig(momentum=0.5), 0.1)
     weight = model.groups[1][0][0].weight
     before = weight.detach().clone()
     for p in model.parameters():
@@ -120,7 +125,7 @@ def test_filters_gather_a_momentum_of_their_own_and_do_not_decay(shape: str) -> 
     speed, course = SpeedResnet(10, (8, 8, 8)), CustomResnet(width=28)
     model = speed if shape == "wide" else course
     weight = (speed.groups[1][0] if shape == "wide" else course.prep)[0].weight
-    settings = OptimConfig(name="muon", momentum=0.6, sgd_momentum=0.9, weight_decay=1.0)
+    settings = MuonConfig(momentum=0.6, sgd_momentum=0.9, weight_decay=1.0)
     optimizer = build_optimizer(model, settings, 0.1)
     expected, momentum = weight.detach().clone(), torch.zeros_like(weight)
     for _ in range(3):
@@ -135,7 +140,7 @@ def test_filters_gather_a_momentum_of_their_own_and_do_not_decay(shape: str) -> 
 
 def test_muon_leaves_batch_norms_scales_as_they_start() -> None:
     model = CustomResnet(width=4)
-    optimizer = build_optimizer(model, OptimConfig(name="muon"), 0.1)
+    optimizer = build_optimizer(model, MuonConfig(), 0.1)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for p in model.parameters():
         p.grad = torch.randn_like(p)
@@ -172,11 +177,9 @@ def test_a_run_is_whitened_on_the_images_that_it_trains_on(in_tmp: Path) -> None
     torch.testing.assert_close(found.stem.weight, expected.stem.weight)
 
 
-@given(st.integers(16, 40), st.integers(1, 3), st.integers(0, 3), st.integers(1, 4))
-def test_the_speed_network_takes_any_batch_and_size(
-    side: int, convolutions: int, strided: int, n: int
-) -> None:
-    model = SpeedResnet(7, (4, 6, 8), convolutions, strided).eval()
+@given(st.integers(16, 40), st.integers(1, 3), st.integers(1, 4))
+def test_the_speed_network_takes_any_batch_and_size(side: int, convolutions: int, n: int) -> None:
+    model = SpeedResnet(7, (4, 6, 8), convolutions).eval()
     assert model(torch.randn(n, 3, side, side)).shape == (n, 7)
 
 
@@ -184,18 +187,6 @@ def test_the_first_filters_of_each_convolution_hand_their_input_on() -> None:
     convolution = SpeedResnet(10, (8, 12, 16)).groups[1][0][0]
     x = torch.randn(2, 8, 9, 9)
     torch.testing.assert_close(convolution(x)[:, :8], x)
-
-
-def test_a_strided_convolution_is_every_other_pixel_of_a_whole_one() -> None:
-    pooled, strided = (build_model(SMALL.model_copy(update={"strided": n}), 10, 32) for n in (0, 2))
-    for n, (a, b) in enumerate(zip(pooled.groups, strided.groups, strict=True)):
-        b[0][0].weight.data.copy_(a[0][0].weight)
-        x = torch.randn(2, a[0][0].in_channels, 9, 8)
-        whole = a[0][0](x)
-        assert [type(layer) for layer in b[0]] == [
-            type(layer) for layer in a[0] if n == 2 or not isinstance(layer, nn.MaxPool2d)
-        ]
-        torch.testing.assert_close(b[0][0](x), whole[..., ::2, ::2] if n < 2 else whole)
 
 
 def test_logits_are_the_heads_of_the_maps_maxima_over_the_width() -> None:
@@ -227,7 +218,7 @@ def test_a_group_is_its_blocks_in_turn_with_a_shortcut_where_it_is_residual(
 
 
 def test_an_alternating_flip_shows_each_image_either_way_every_other_epoch() -> None:
-    settings = AugmentConfig(form="tensor", crop_p=0.0, cutout_p=0.0, flip="alternating")
+    settings = TensorConfig(crop_p=0.0, cutout_p=0.0, flip="alternating")
     augment, images = TensorAugment(settings, MEAN, seed=3), random_images(200).images
     indices = torch.arange(200)
     epochs = [augment(images.clone(), indices, epoch) for epoch in (1, 2, 3)]
@@ -262,7 +253,7 @@ def test_shifts_are_even_over_all_places_and_drawn_anew_in_each_epoch() -> None:
 
 
 def test_the_linear_schedule_falls_straight_to_nothing() -> None:
-    config = ScheduleConfig(name="linear")
+    config = LinearConfig()
     assert [settings_at(step, 4, 0.2, config).lr for step in range(4)] == pytest.approx(
         [0.2, 0.15, 0.1, 0.05]
     )
@@ -280,81 +271,21 @@ def test_images_grow_by_stages() -> None:
     )
 
 
-def test_images_are_resized_for_evaluation_alone() -> None:
-    model = build_model(SMALL.model_copy(update={"eval_size": 28}), 10, 32)
+@pytest.mark.parametrize("settings", [SMALL, CustomResnetConfig(width=4)], ids=lambda s: s.name)
+def test_images_are_resized_for_evaluation_alone(settings: ModelConfig) -> None:
+    model = build_model(settings, 10, 32, eval_size=28)
     images = torch.randn(4, 3, 32, 32)
     small = F.interpolate(images, size=(28, 28), mode="bilinear", align_corners=False)
+    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
     shapes: list[torch.Size] = []
-    model.stem.register_forward_hook(lambda *call: shapes.append(call[2].shape[2:]))
+    first.register_forward_hook(lambda *call: shapes.append(call[1][0].shape[2:]))
     model.train()(images)
     assert torch.equal(model.eval()(images), model(small))
-    assert shapes == [(31, 31), (27, 27), (27, 27)]
+    assert shapes == [(32, 32), (28, 28), (28, 28)]
 
 
-def steps_of_weights(slow: SlowWeights, model: nn.Module, total: int, config: TrainConfig) -> None:
-    """As training would: step n, counted from 0, leaves all weights at n."""
-    for step in range(total):
-        with torch.no_grad():
-            for tensor in averaged(model):
-                tensor.fill_(step)
-        average(slow, model, step, total, config)
-
-
-def test_a_network_ends_as_the_mean_of_its_last_weights() -> None:
-    model, slow = build_model(SMALL, 10, 32), SlowWeights()
-    steps_of_weights(slow, model, 10, TrainConfig(average_last=0.4))
-    assert all((tensor == 7.5).all() for tensor in averaged(model))  # of 6, 7, 8 and 9
-    names = {name for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
-    assert {"stem.weight", "head.weight", "groups.0.0.2.running_var"} <= names
-    assert slow == SlowWeights()
-
-
-def test_lookahead_keeps_ever_more_of_its_slow_weights_and_ends_on_them() -> None:
-    model, slow = build_model(SMALL, 10, 32), SlowWeights()
-    steps_of_weights(slow, model, 9, TrainConfig(lookahead=4))
-    # Of the steps 4 and 8, counted from 1; the last one is no multiple, and is given up.
-    keep = 0.95**5 * (8 / 9) ** 3
-    for tensor in averaged(model):
-        torch.testing.assert_close(tensor, torch.full_like(tensor, keep * 3 + (1 - keep) * 7))
-
-
-@pytest.mark.parametrize("first", [{"lookahead": 1}, {"average_last": 1.0}], ids=str)
-def test_another_average_starts_anew(first: dict[str, float]) -> None:
-    """As where a run is resumed with other settings."""
-    model, slow = build_model(SMALL, 10, 32), SlowWeights()
-    others = {"lookahead": 1} if "average_last" in first else {"average_last": 0.5}
-    for step, (weight, config) in enumerate([(90.0, first), (90.0, first), (5.0, others)]):
-        with torch.no_grad():
-            for tensor in averaged(model):
-                tensor.fill_(weight)
-        average(slow, model, step, 4, TrainConfig(**config))  # type: ignore[arg-type]
-    assert all((tensor == 5).all() for tensor in slow.tensors)
-
-
-def test_training_goes_on_from_lookaheads_slow_weights() -> None:
-    model, slow = build_model(SMALL, 10, 32), SlowWeights()
-    for step, weight in enumerate((1.0, 5.0)):
-        model.head.weight.data.fill_(weight)
-        average(slow, model, step, 3, TrainConfig(lookahead=1))
-    expected = 5 - 4 * 0.95**5 * (2 / 3) ** 3
-    assert model.head.weight.max().item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_training_ends_as_the_mean_of_its_last_weights(in_tmp: Path) -> None:
-    settings = {"train__epochs": 1, "optim__max_lr": 0.3}
-    steps = train(speed_config(**settings), "steps").history[0]
-    mean = train(speed_config(**settings, train__average_last=0.5), "mean").history[0]
-    assert mean.train_loss == steps.train_loss  # the steps are the same
-    assert mean.val_loss != steps.val_loss
-
-
-@pytest.mark.parametrize(
-    "averaging", [{"train__average_last": 0.8}, {"train__lookahead": 3}], ids=str
-)  # both begin before the stop
-def test_a_speed_run_that_was_stopped_equals_one_that_was_not(
-    averaging: dict[str, object], in_tmp: Path
-) -> None:
-    config = speed_config(train__epochs=3, **averaging)
+def test_a_speed_run_that_was_stopped_equals_one_that_was_not(in_tmp: Path) -> None:
+    config = speed_config(train__epochs=3)
     whole = train(config, "whole")
     with pytest.raises(Interrupted):
         train(config, "a", observer=Stop(2, 2))
@@ -377,7 +308,6 @@ def test_it_learns(in_tmp: Path) -> None:
         {"train.resolutions": [[0.5, 20], [0.3, 24]]},
         {"train.resolutions": [[0.5, 4]]},
         {"train.resolutions": [[0.5, 15]]},
-        {"train.lookahead": 5, "train.average_last": 0.2},
         {"model.widths": [8, 8]},
         {"optim.name": "lion"},
     ],
@@ -400,17 +330,6 @@ def test_a_speed_recipe_needs_nothing_but_torch(in_tmp: Path) -> None:
     )
     arguments = [*flags.split(), "--set", "model.widths=[4,4,4]", "--batch-size", "50"]
     subprocess.run([sys.executable, "-c", program, *arguments], check=True)
-
-
-def test_a_mean_begun_before_its_time_is_forgotten() -> None:
-    """As where a run is resumed with more epochs than it was begun for."""
-    model, slow = build_model(SMALL, 10, 32), SlowWeights()
-    slow.add(model, 1.0)
-    for value, step in ((1.0, 2), (9.0, 7), (5.0, 8), (7.0, 9)):
-        model.head.weight.data.fill_(value)  # type: ignore[union-attr, operator]
-        average(slow, model, step, 10, TrainConfig(average_last=0.2))
-        assert (slow.count > 0) == (step == 8)
-    assert (model.head.weight == 6).all()  # type: ignore[union-attr]
 
 
 def test_the_documents_have_each_recipe_and_its_networks_size() -> None:

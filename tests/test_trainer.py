@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -263,10 +264,10 @@ def test_what_torch_compiles_learns_as_the_plain_network_does(
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    settings = {
-        "model__name": model, "model__widths": [8, 8, 8], "model__dropout": 0.0,
-        "model__residual_dropout": 0.0, "train__resolutions": [[0.3, 16], [0.6, 24]],
-    }  # fmt: skip
+    network: dict[str, Any] = {"model__name": model, "model__widths": [8, 8, 8]}
+    if model == "custom_resnet":
+        network = {"model__dropout": 0.0, "model__residual_dropout": 0.0}
+    settings = {**network, "train__resolutions": [[0.3, 16], [0.6, 24]]}
 
     def losses(**changes: bool) -> list[float]:
         config = tiny_config(**settings, **changes, runtime__native=False)

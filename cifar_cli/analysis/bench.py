@@ -17,11 +17,8 @@ from typing import Any
 from cifar_cli.analysis.child import call
 from cifar_cli.analysis.flops import training_flops
 from cifar_cli.config import Config
-from cifar_cli.config.loading import (
-    build_config,
-    config_yaml,
-    flat_settings,
-)
+from cifar_cli.config.loading import build_config, config_yaml, flat_settings
+from cifar_cli.config.migration import no_longer, take_dropped, used_dropped
 from cifar_cli.errors import CheckpointError, ConfigError
 from cifar_cli.rundir import RunDir
 from cifar_cli.storage import write_json, write_text
@@ -76,7 +73,7 @@ class Spread:
     deviation: float | None
     """Sample standard deviation; None for one run."""
     interval: tuple[float, float] | None
-    """95 % interval of the mean (Student); None for one run."""
+    """95% interval of the mean (Student); None for one run."""
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -150,11 +147,22 @@ def _check_settings(run: PlannedRun) -> None:
     wanted = flat_settings(run.config)
     differ = [f"{key} {kept.get(key)!r:.60}, not {wanted[key]!r}" for key in wanted
               if kept.get(key) != wanted[key]]  # fmt: skip
+    differ += no_longer(used_dropped(take_dropped(_sections(kept)), run.config))
     if differ:
         raise ConfigError(
             f"{run.path} was run with other settings: {'; '.join(differ)}.",
             "Give another --out, or delete it.",
         )
+
+
+def _sections(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted key as a tree."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        section, _, name = key.partition(".")
+        if name:
+            tree.setdefault(section, {})[name] = value
+    return tree
 
 
 def bench(

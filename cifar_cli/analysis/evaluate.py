@@ -19,7 +19,7 @@ from cifar_cli.analysis.metrics import (
 )
 from cifar_cli.analysis.tta import KINDS, Tta, tta_forward
 from cifar_cli.config import Config
-from cifar_cli.config.loading import build_config
+from cifar_cli.config.checking import build_config
 from cifar_cli.data.sources import choose_splits, load_dataset
 from cifar_cli.data.types import Dataset, ImageSet, Progress
 from cifar_cli.errors import CheckpointError, ConfigError, DataError, DivergedError, nearest_hint
@@ -56,7 +56,7 @@ class Evaluation:
 
     accuracy: float
     interval: tuple[float, float]
-    """95 % interval of the accuracy (Wilson)."""
+    """95% interval of the accuracy (Wilson)."""
     loss: float
     correct: int
     num_images: int
@@ -214,7 +214,8 @@ def find_checkpoint(
 def _model(checkpoint: Checkpoint) -> nn.Module:
     config = checkpoint.config
     state = torch.get_rng_state()
-    model = build_model(config.model, len(checkpoint.class_names), config.data.image_size)
+    classes, size = len(checkpoint.class_names), config.data.image_size
+    model = build_model(config.model, classes, size, eval_size=checkpoint.eval_size)
     torch.set_rng_state(state)
     load_weights(model, checkpoint)
     return model

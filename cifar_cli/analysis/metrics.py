@@ -24,7 +24,7 @@ class ClassFigures:
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927), which stays within 0..1 and holds for few images."""
+    """95% interval of a share (Wilson 1927), which stays within 0..1 and holds for few images."""
     if total == 0:
         return 0.0, 1.0
     share, z2 = correct / total, Z_95**2

@@ -24,7 +24,7 @@ from cifar_cli.training.runtime import (
     restore_rng,
     rng_state,
 )
-from cifar_cli.training.schedule import StepSettings, one_cycle
+from cifar_cli.training.schedule import StepSettings, settings_at
 from cifar_cli.training.trainer import TrainState, train_epochs
 
 IMAGES = 64
@@ -183,7 +183,7 @@ def _plain_step(first: dict[str, Tensor], images: ImageSet, config: Config) -> _
     logits = F.max_pool2d(x, 4).flatten(1) @ weights["classifier.weight"].T
     loss = F.cross_entropy(logits, images.labels)
     gradients = torch.autograd.grad(loss, list(weights.values()))
-    lr: StepSettings = one_cycle(0, 1, float(config.optim.max_lr), config.schedule)
+    lr: StepSettings = settings_at(0, 1, float(config.optim.max_lr), config.schedule)
     by_name = dict(zip(weights, gradients, strict=True))
     changes = {}
     for name, gradient in by_name.items():

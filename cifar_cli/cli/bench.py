@@ -23,14 +23,7 @@ def bench(
     data_dir: options.DataDir = None,
     limit_train: options.LimitTrain = None,
     limit_val: options.LimitVal = None,
-    val_fraction: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            help="Hold out this share of the training images, and leave the test split alone.",
-            rich_help_panel=options.IMAGES,
-        ),
-    ] = None,
+    val_fraction: options.ValFraction = None,
     set_: options.Set = None,
     device: options.Device = None,
     seed: Annotated[
@@ -39,7 +32,7 @@ def bench(
             metavar="N",
             min=0,
             max=2**31 - 1001,  # so that the last of 1,000 runs has one, too
-            help="Seed of the first run; the others follow.",
+            help="Seed of the first run. Each further run adds one.",
         ),
     ] = 1,
     out: Annotated[
@@ -47,30 +40,19 @@ def bench(
         typer.Option(
             "--out",
             metavar="DIR",
-            help="Where runs, table and plot are left; complete runs are kept, others begun anew.",
+            help="Folder for runs, table and plot. Complete runs are kept, others start over.",
         ),
     ] = Path("bench"),
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure recipes: accuracy with its spread, time by three clocks, operations, memory.
+    """Train recipes several times, and report accuracy with its interval, time, FLOPs and memory.
 
-    Whole runs in processes of their own, interleaved. Leaves bench.json and a plot of accuracy
-    against seconds.
+    Each run is a process of its own, and recipes take turns. Writes bench.json and a plot of
+    accuracy against time.
     """
-    configs = {
-        name: options.resolve(
-            name,
-            overrides=set_,
-            data=data,
-            data__dir=data_dir,
-            data__limit_train=limit_train,
-            data__limit_val=limit_val,
-            data__val_fraction=val_fraction,
-            device=device,
-        )
-        for name in recipes or ["fast90"]
-    }
+    given = {**locals(), "seed": None}  # each run has its own
+    configs = {name: options.resolve(given, name) for name in recipes or ["fast90"]}
     names = list(configs)
     if len({Path(name).stem for name in names}) < len(names):
         raise ConfigError(f"Recipes {', '.join(names)}: each needs a file name of its own.")

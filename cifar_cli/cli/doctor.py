@@ -20,7 +20,7 @@ def doctor(
         typer.Option(
             "--run-dir",
             metavar="DIR",
-            help="Where runs are to go.",
+            help="Folder for runs.",
             rich_help_panel=options.IMAGES,
         ),
     ] = Path("runs"),
@@ -28,33 +28,25 @@ def doctor(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Look the installation over, and say how to mend what is wrong.
+    """Check the installation and suggest fixes.
 
-    Versions, device, free space, write access, the images, one training step against a plain
-    computation, and the augmentation in loader processes. Downloads nothing.
+    Checks versions, device, free space, write access and images. Compares one training step
+    with a reference implementation, and augmentation with and without loader processes.
+    Downloads nothing.
 
-    The exit code is 0, or that of the first check that fails.
+    The exit code is 0, or that of the first failed check.
     """
-    settings = options.resolve("baseline", data=data, data__dir=data_dir, device=device)
+    settings = options.resolve(locals())
     from cifar_cli.analysis.doctor import examine
     from cifar_cli.output.console import Bars, print_json, results
     from cifar_cli.output.doctor_table import doctor_table
-    from cifar_cli.rundir import SCHEMA_VERSION
+    from cifar_cli.output.documents import check_document
 
     with Bars(quiet) as bars:
         checks = list(examine(settings, run_dir, bars.update))
     failed = [check for check in checks if not check.ok]
     if json:
-        print_json(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "ok": not failed,
-                "checks": [
-                    {"name": c.name, "ok": c.ok, "detail": c.detail, "remedy": c.remedy}
-                    for c in checks
-                ],
-            }
-        )
+        print_json(check_document(checks))
     else:
         results().print(doctor_table(checks))
     if any(check.hangs for check in checks):

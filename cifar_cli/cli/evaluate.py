@@ -12,15 +12,15 @@ from cifar_cli.cli import options
 Checkpoint = Annotated[
     str,
     typer.Option(
-        metavar="last|best|FILE", help="Which weights; a FILE needs no run.", show_default=True
+        metavar="last|best|FILE", help="Checkpoint to load. A FILE needs no run.", show_default=True
     ),
 ]
 Split = Annotated[
     str,
     typer.Option(
         metavar="val|test|train",
-        help="val: what the run was validated on (the test split unless images were held out); "
-        "test: the whole test split; train: not augmented.",
+        help="val: the run's validation images (the test split unless images were held out). "
+        "test: the whole test split. train: the training images, not augmented.",
     ),
 ]
 Tta = Annotated[
@@ -46,9 +46,9 @@ def evaluate(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Accuracy with its 95 % interval, loss, each class, and the confusion matrix.
+    """Measure accuracy with its 95% interval, loss, accuracy per class, and the confusion matrix.
 
-    Leaves a JSON file and two pictures in the run's eval/.
+    Writes a JSON file and two pictures to the run's eval/.
     """
     from cifar_cli.analysis.evaluate import Evaluation, predict, summarise_predictions
     from cifar_cli.output.console import Bars, print_files, print_json, results, styled
@@ -126,7 +126,7 @@ def evaluate(
     console.print(
         "Accuracy",
         styled(f"{found.accuracy:.2%}"),
-        f"(95 % interval {low:.2%} to {high:.2%}), "
+        f"(95% interval {low:.2%} to {high:.2%}), "
         f"{found.correct:,} of {found.num_images:,} images; loss {found.loss:.4f}",
     )
     print_files(report["files"])

@@ -13,10 +13,10 @@ from cifar_cli.cli import options
 def find_lr(
     start_lr: Annotated[float, typer.Option(metavar="X", help="First learning rate.")] = 1e-7,
     end_lr: Annotated[float, typer.Option(metavar="X", help="Last learning rate.")] = 10.0,
-    num_iter: Annotated[int, typer.Option(metavar="N", help="Steps.")] = 200,
+    num_iter: Annotated[int, typer.Option(metavar="N", help="Number of steps.")] = 200,
     step_mode: Annotated[
         Literal["exp", "linear"],
-        typer.Option(metavar="exp|linear", help="Even steps of the logarithm, or of the rate."),
+        typer.Option(metavar="exp|linear", help="Space the steps logarithmically or linearly."),
     ] = "exp",
     data: options.Data = None,
     data_dir: options.DataDir = None,
@@ -31,21 +31,11 @@ def find_lr(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run the LR range test: raise the learning rate step by step, and suggest one.
+    """Run the LR range test: raise the learning rate step by step, and suggest a peak rate.
 
-    Leaves lr_range.png, lr_range.csv and lr_range.json. Default folder: lr_range/.
+    Writes lr_range.png, lr_range.csv and lr_range.json. Default folder: lr_range/.
     """
-    settings = options.resolve(
-        recipe,
-        config,
-        set_,
-        data,
-        data__dir=data_dir,
-        data__limit_train=limit_train,
-        data__skip_bad_images=skip_bad_images or None,
-        device=device,
-        seed=seed,
-    )
+    settings = options.resolve(locals())
     folder = out or Path("lr_range")
     import shlex
 

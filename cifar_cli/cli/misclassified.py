@@ -16,13 +16,13 @@ GALLERY_AT_MOST = 100
 def misclassified(
     run: options.Run = None,
     n: Annotated[
-        int, typer.Option("--n", min=1, max=10**9, metavar="N", help="How many images, at most.")
+        int, typer.Option("--n", min=1, max=10**9, metavar="N", help="Maximum number of images.")
     ] = 10,
     sort: Annotated[
         Literal["loss", "confidence", "index"],
         typer.Option(
             metavar="loss|confidence|index",
-            help="Highest loss first, highest confidence first, or in order.",
+            help="Sort by highest loss, by highest confidence, or by position.",
         ),
     ] = "loss",
     checkpoint: Checkpoint = "last",
@@ -36,9 +36,9 @@ def misclassified(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw a gallery of the images that the network gets wrong.
+    """Draw a gallery of misclassified images.
 
-    Leaves gallery.png and misclassified.csv in the run's misclassified/.
+    Writes gallery.png and misclassified.csv to the run's misclassified/.
     """
     from cifar_cli.analysis.evaluate import predict
     from cifar_cli.analysis.misclassified import find_mistakes

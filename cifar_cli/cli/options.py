@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,8 @@ DataDir = Annotated[
     typer.Option(
         "--data-dir",
         metavar="DIR",
-        help="Downloads and caches. Default: CIFAR_RESNET_HOME, else the platform's cache folder.",
+        help="Folder for downloads and caches. Default: CIFAR_RESNET_HOME, else the platform's "
+        "cache folder.",
         rich_help_panel=IMAGES,
     ),
 ]
@@ -46,7 +48,7 @@ LimitTrain = Annotated[
     typer.Option(
         "--limit-train",
         metavar="N",
-        help="Use N training images, a seeded, class-balanced draw.",
+        help="Train on a random, class-balanced subset of N images.",
         rich_help_panel=IMAGES,
     ),
 ]
@@ -55,7 +57,7 @@ LimitVal = Annotated[
     typer.Option(
         "--limit-val",
         metavar="N",
-        help="Use N validation images, a seeded, class-balanced draw.",
+        help="Validate on a random, class-balanced subset of N images.",
         rich_help_panel=IMAGES,
     ),
 ]
@@ -63,8 +65,8 @@ SkipBadImages = Annotated[
     bool,
     typer.Option(
         "--skip-bad-images",
-        help="Go on without the files in class folders that cannot be read as images; train lists "
-        "them in the run's skipped_images.csv.",
+        help="Skip unreadable image files in class folders; train lists them in the run's "
+        "skipped_images.csv.",
         rich_help_panel=IMAGES,
     ),
 ]
@@ -83,7 +85,7 @@ TrainRecipe = Annotated[
         "--recipe",
         metavar="NAME|FILE",
         help="A built-in recipe (see: cifar-resnet recipes list) or a YAML file. Default: "
-        "baseline, or with --resume what the run itself was trained with.",
+        "baseline, or with --resume the run's own settings.",
         rich_help_panel=CONFIGURATION,
         show_default=False,
     ),
@@ -93,7 +95,7 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="YAML on top of the recipe.",
+        help="YAML file with settings that override the recipe.",
         rich_help_panel=CONFIGURATION,
     ),
 ]
@@ -102,7 +104,7 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="One setting by its dotted path, such as model.width=32. Repeatable.",
+        help="Set one setting by its dotted path, such as model.width=32. Repeatable.",
         rich_help_panel=CONFIGURATION,
     ),
 ]
@@ -111,7 +113,7 @@ Device = Annotated[
     typer.Option(
         "--device",
         metavar="auto|cpu|cuda|mps",
-        help="Where to compute. Default: auto.",
+        help="Device to compute on. Default: auto.",
         rich_help_panel=CONFIGURATION,
     ),
 ]
@@ -120,21 +122,21 @@ Seed = Annotated[
     typer.Option(
         "--seed",
         metavar="N",
-        help="Seed of everything random. Default: 1.",
+        help="Random seed. Default: 1.",
         rich_help_panel=CONFIGURATION,
     ),
 ]
 Json = Annotated[
     bool,
-    typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=OUTPUT),
+    typer.Option("--json", help="Print one JSON document on stdout.", rich_help_panel=OUTPUT),
 ]
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", help="No progress and no remarks.", rich_help_panel=OUTPUT),
+    typer.Option("--quiet", help="Print no progress and no messages.", rich_help_panel=OUTPUT),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Folder of the files.", rich_help_panel=OUTPUT),
+    typer.Option("--out", metavar="DIR", help="Folder for the files.", rich_help_panel=OUTPUT),
 ]
 Run = Annotated[
     str | None,
@@ -146,23 +148,71 @@ Run = Annotated[
 ]
 
 
+ValFraction = Annotated[
+    float | None,
+    typer.Option(
+        "--val-fraction",
+        metavar="X",
+        help="Hold out this fraction of the training images for validation. The test split "
+        "is not used.",
+        rich_help_panel=IMAGES,
+    ),
+]
+
+KEYS = {
+    "epochs": ("train.epochs",),
+    "batch_size": ("train.batch_size",),
+    "max_lr": ("optim.max_lr",),
+    "weight_decay": ("optim.weight_decay",),
+    "div_factor": ("schedule.div_factor",),
+    "final_div_factor": ("schedule.final_div_factor",),
+    "pct_start": ("schedule.pct_start",),
+    "dropout": ("model.dropout", "model.residual_dropout"),
+    "data": ("data.source",),
+    "data_dir": ("data.dir",),
+    "limit_train": ("data.limit_train",),
+    "limit_val": ("data.limit_val",),
+    "val_fraction": ("data.val_fraction",),
+    "skip_bad_images": ("data.skip_bad_images",),
+    "device": ("device",),
+    "seed": ("seed",),
+}
+"""Settings by the parameter of a command that sets them."""
+
+
 def resolve(
-    recipe: str | Path | dict[str, Any] = "baseline",
-    config: Path | None = None,
-    overrides: list[str] | None = None,
-    data: str | None = None,
+    given: Mapping[str, Any],
+    recipe: str | Path | dict[str, Any] | None = None,
+    *,
     use_environment: bool = True,
-    **settings: Any,
 ) -> Config:
-    """Build the configuration from a command's options; `a__b=1` stands for `a.b`."""
+    """Build the configuration from a command's parameters.
+
+    Args:
+        given: Parameters by name: those in `KEYS`, `recipe`, `config` and `set_`. None and False
+            mean that an option was not given.
+        recipe: In the place of the one that was given.
+        use_environment: Whether environment variables count.
+    """
     from cifar_cli.config import load_config
 
-    dotted = {key.replace("__", "."): value for key, value in settings.items()}
+    settings = {
+        key: _number_or_auto(value) if name == "max_lr" else value
+        for name, value in given.items()
+        if value is not None and value is not False
+        for key in KEYS.get(name, ())
+    }
     return load_config(
-        recipe,
-        config_file=config,
-        overrides=overrides or (),
-        settings=dotted,
-        data=data,
+        recipe or given.get("recipe") or "baseline",
+        config_file=given.get("config"),
+        overrides=given.get("set_") or (),
+        settings=settings,
         env=None if use_environment else {},
     )
+
+
+def _number_or_auto(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text  # the configuration knows `auto`, and refuses everything else

@@ -15,8 +15,7 @@ def plot(
         list[str] | None,
         typer.Argument(
             metavar="[RUN]...",
-            help="Run directories, or names under runs/; several are drawn into one picture. "
-            "Default: the newest run.",
+            help="Run directories, or names under runs/. Default: the newest run.",
             show_default=False,
         ),
     ] = None,
@@ -24,7 +23,7 @@ def plot(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw loss, accuracy and learning rate of one run, or of several overlaid.
+    """Draw loss, accuracy and learning rate of one run, or of several runs in one picture.
 
     Default folder: the run's plots/; for several runs comparison/.
     """

@@ -12,13 +12,15 @@ from cifar_cli.cli import options
 
 def preview_augs(
     n: Annotated[
-        int, typer.Option("--n", min=1, max=400, metavar="N", help="Sample images to show.")
+        int, typer.Option("--n", min=1, max=400, metavar="N", help="Number of sample images.")
     ] = 20,
     epoch: Annotated[
-        int, typer.Option(min=1, max=100_000, metavar="E", help="The epoch whose draws are shown.")
+        int,
+        typer.Option(min=1, max=100_000, metavar="E", help="Epoch whose random draws are shown."),
     ] = 1,
     index: Annotated[
-        int, typer.Option(min=0, max=10**9, metavar="I", help="The training image to augment.")
+        int,
+        typer.Option(min=0, max=10**9, metavar="I", help="Index of the training image to augment."),
     ] = 0,
     data: options.Data = None,
     data_dir: options.DataDir = None,
@@ -31,22 +33,14 @@ def preview_augs(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw sample images, and what each augmentation makes of one, exactly as training sees it.
+    """Draw sample images, and one image under each augmentation, as training sees it.
 
-    Before train.resolutions makes it smaller, where a recipe does so.
+    The images have the size before train.resolutions changes it.
 
-    Leaves samples.png, samples_labelled.png, augmentations.png, and the augmented image itself
-    in its own few pixels. Default folder: preview/.
+    Writes samples.png, samples_labelled.png, augmentations.png, and the augmented image at its
+    original resolution. Default folder: preview/.
     """
-    settings = options.resolve(
-        recipe,
-        config,
-        set_,
-        data,
-        data__dir=data_dir,
-        data__skip_bad_images=skip_bad_images or None,
-        seed=seed,
-    )
+    settings = options.resolve(locals())
     folder = out or Path("preview")
     from PIL import Image
 

@@ -11,7 +11,7 @@ from cifar_cli.cli import options
 
 def summary(
     depth: Annotated[
-        int, typer.Option(min=1, max=10, metavar="N", help="Levels of layers to show.")
+        int, typer.Option(min=1, max=10, metavar="N", help="Number of nested levels to show.")
     ] = 3,
     data: options.Data = None,
     data_dir: options.DataDir = None,
@@ -23,37 +23,23 @@ def summary(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show the network's layers: kernel, input, output, parameters, mult-adds.
+    """Show the network's layers: kernel, input, output, parameters and mult-adds.
 
-    The number of classes is ten, or that of --data where a folder is given.
+    The number of classes is ten, or that of the folder given with --data.
     """
-    settings = options.resolve(
-        recipe, config, set_, data, data__dir=data_dir, device=device, seed=seed
-    )
-    from dataclasses import asdict
-
+    settings = options.resolve(locals())
     from cifar_cli.data.sources import count_classes
     from cifar_cli.models import build_model
     from cifar_cli.models.summary import summarise
     from cifar_cli.output.console import print_json, results
+    from cifar_cli.output.documents import layer_document
     from cifar_cli.output.layer_table import layer_table, layer_totals
-    from cifar_cli.rundir import SCHEMA_VERSION
 
-    size = settings.data.image_size
-    counted = summarise(
-        build_model(settings.model, count_classes(settings.data), size), size, depth
-    )
+    size, classes = settings.data.image_size, count_classes(settings.data)
+    model = build_model(settings.model, classes, size, eval_size=settings.eval_size)
+    counted = summarise(model, size, depth)
     if json:
-        print_json(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "layers": [asdict(row) for row in counted.rows],
-                "total_params": counted.total_params,
-                "trainable_params": counted.trainable_params,
-                "total_mult_adds": counted.total_mult_adds,
-                "performed_mult_adds": counted.performed_mult_adds,
-            }
-        )
+        print_json(layer_document(counted))
         return
     console = results()
     console.print(layer_table(counted, console.width))

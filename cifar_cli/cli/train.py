@@ -4,111 +4,26 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from cifar_cli.cli import options
+from cifar_cli.cli import options, train_options
 from cifar_cli.errors import ConfigError
-
-RUN = "Run"
-TRAINING = "Training"
 
 
 def train(
-    epochs: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Passes over the images.", rich_help_panel=TRAINING),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Images a step.", rich_help_panel=TRAINING)
-    ] = None,
-    max_lr: Annotated[
-        str | None,
-        typer.Option(
-            metavar="X|auto",
-            help="Peak learning rate; auto, for Adam, takes the LR range test's suggestion.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    div_factor: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            help="First rate = max-lr / X, with schedule.name one_cycle.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    final_div_factor: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X", help="Last rate = first rate / X, likewise.", rich_help_panel=TRAINING
-        ),
-    ] = None,
-    pct_start: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            help="Share of the steps in which the rate rises, likewise.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    weight_decay: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            help="L2 penalty inside Adam; with Muon, of biases and last layer.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    dropout: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            help="Dropout everywhere in custom_resnet; the recipe has one for the residual layers "
-            "and one for the others.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    val_fraction: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            help="Hold out this share of the training images for validation, and leave the test "
-            "split alone.",
-            rich_help_panel=options.IMAGES,
-        ),
-    ] = None,
-    run_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="The run directory. Default: runs/ and the date and time.",
-            rich_help_panel=RUN,
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The run's name under runs/.", rich_help_panel=RUN),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on with the run in --run-dir, or named by --name, or the newest; starts "
-            "fresh where there is nothing to resume.",
-            rich_help_panel=RUN,
-        ),
-    ] = False,
-    allow_changes: Annotated[
-        bool,
-        typer.Option(
-            "--allow-changes",
-            help="Let --resume go on although settings or images are not the run's own; not where "
-            "the run might be validated on images that it was trained on.",
-            rich_help_panel=RUN,
-        ),
-    ] = False,
+    epochs: train_options.Epochs = None,
+    batch_size: train_options.BatchSize = None,
+    max_lr: train_options.MaxLr = None,
+    div_factor: train_options.DivFactor = None,
+    final_div_factor: train_options.FinalDivFactor = None,
+    pct_start: train_options.PctStart = None,
+    weight_decay: train_options.WeightDecay = None,
+    dropout: train_options.Dropout = None,
+    val_fraction: options.ValFraction = None,
+    run_dir: train_options.RunDirectory = None,
+    name: train_options.RunName = None,
+    resume: train_options.Resume = False,
+    allow_changes: train_options.AllowChanges = False,
     data: options.Data = None,
     data_dir: options.DataDir = None,
     limit_train: options.LimitTrain = None,
@@ -122,10 +37,11 @@ def train(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train the network, with live progress, and leave a run directory.
+    """Train the network, show live progress, and write a run directory.
 
-    What is not given here is taken from the recipe.
+    Settings that are not given here come from the recipe.
     """
+    given = locals()
     if run_dir is not None and name is not None:
         raise ConfigError("--run-dir and --name both say where the run lies: give one of them.")
     if resume and run_dir is None and name is None:
@@ -133,29 +49,7 @@ def train(
     if allow_changes and not resume:
         raise ConfigError("--allow-changes: it only means something with --resume.")
     own = _own_settings(run_dir, name) if resume and recipe is None else None
-    settings = options.resolve(
-        own or recipe or "baseline",
-        config,
-        set_,
-        data,
-        data__dir=data_dir,
-        data__limit_train=limit_train,
-        data__limit_val=limit_val,
-        data__skip_bad_images=skip_bad_images or None,
-        data__val_fraction=val_fraction,
-        device=device,
-        seed=seed,
-        train__epochs=epochs,
-        train__batch_size=batch_size,
-        optim__max_lr=_number_or_auto(max_lr),
-        optim__weight_decay=weight_decay,
-        schedule__div_factor=div_factor,
-        schedule__final_div_factor=final_div_factor,
-        schedule__pct_start=pct_start,
-        model__dropout=dropout,
-        model__residual_dropout=dropout,
-        use_environment=own is None,
-    )
+    settings = options.resolve(given, own or recipe or "baseline", use_environment=own is None)
 
     from cifar_cli.output.console import (
         TrainDisplay,
@@ -165,8 +59,8 @@ def train(
         results,
         styled,
     )
+    from cifar_cli.output.documents import training_document
     from cifar_cli.output.tables import epoch_table
-    from cifar_cli.rundir import SCHEMA_VERSION
     from cifar_cli.training.run import train as run_training
 
     with TrainDisplay(settings, quiet=quiet) as display:
@@ -179,18 +73,7 @@ def train(
             observer=display,
         )
     if json:
-        print_json(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "run_dir": str(result.run_dir),
-                "epochs_completed": result.epochs_completed,
-                "val_accuracy": result.val_accuracy,
-                "val_loss": result.val_loss,
-                "best_val_accuracy": result.best_val_accuracy,
-                "train_seconds": result.train_seconds,
-                "seconds": result.seconds,
-            }
-        )
+        print_json(training_document(result))
         return
     console = results()
     console.print(epoch_table(result.history))
@@ -202,19 +85,13 @@ def train(
     console.print(f"Run directory: {result.run_dir}", soft_wrap=True)
 
 
-def _number_or_auto(text: str | None) -> float | str | None:
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text  # the configuration knows `auto`, and refuses everything else
-
-
 def _own_settings(run_dir: Path | None, name: str | None) -> dict[str, Any] | None:
     """The settings of the run that is to be resumed: its checkpoint's, else its config.yaml.
 
     All but its data folder and torch.compile: the run may be from elsewhere, and caches are written
     to that folder, and code is compiled and kept only if this command line asks for it.
     """
+    from cifar_cli.config.checking import complete_tree
     from cifar_cli.rundir import RunDir, run_path
     from cifar_cli.training.checkpoint import load_newest
 
@@ -226,8 +103,7 @@ def _own_settings(run_dir: Path | None, name: str | None) -> dict[str, Any] | No
     checkpoint = load_newest(run.last)
     if checkpoint is None and not os.path.lexists(run.config):
         return None
-    config = checkpoint.config if checkpoint else run.read_config()
-    own = config.model_dump(mode="json")
+    own = complete_tree(checkpoint.config if checkpoint else run.read_config())
     own["data"]["dir"] = None
     own["runtime"]["compile"] = False
     return own

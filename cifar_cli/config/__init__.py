@@ -1,13 +1,31 @@
 """One typed, frozen configuration object, its recipes, and the ways to override it. No torch."""
 
-from cifar_cli.config.loading import load_config, recipe_names, recipe_text
-from cifar_cli.config.schema import AugmentConfig, Config, DataConfig, ModelConfig
+from cifar_cli.config.loading import load_config
+from cifar_cli.config.recipe_files import recipe_names, recipe_text
+from cifar_cli.config.schema import (
+    AlbumentationsConfig,
+    AugmentConfig,
+    Config,
+    DataConfig,
+    ModelConfig,
+    MuonConfig,
+    OneCycleConfig,
+    OptimConfig,
+    ScheduleConfig,
+    TensorConfig,
+)
 
 __all__ = [
+    "AlbumentationsConfig",
     "AugmentConfig",
     "Config",
     "DataConfig",
     "ModelConfig",
+    "MuonConfig",
+    "OneCycleConfig",
+    "OptimConfig",
+    "ScheduleConfig",
+    "TensorConfig",
     "load_config",
     "recipe_names",
     "recipe_text",

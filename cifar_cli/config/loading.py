@@ -4,41 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
+from cifar_cli.config.checking import SHOWN, build_config, complete_tree
+from cifar_cli.config.layers import Layers
+from cifar_cli.config.recipe_files import EXTENDS, read_file, recipe_trees
 from cifar_cli.config.schema import Config
-from cifar_cli.config.strict_yaml import MAX_BYTES, dump_yaml, parse_yaml
+from cifar_cli.config.settings import SETTINGS
+from cifar_cli.config.strict_yaml import dump_yaml, parse_yaml
 from cifar_cli.errors import ConfigError, nearest_hint
+
+__all__ = ["build_config", "config_yaml", "flat_settings", "load_config", "without_settings"]
 
 ENV_PREFIX = "CIFAR_RESNET_"
 # Variables of the same prefix that are not settings; CIFAR_RESNET_DATA is short for data.source.
 PLAIN_VARIABLES = {"DATA", "HOME", "MIRROR"}
-SHOWN = 20
-"""So many problems are listed in one message."""
-RECIPES = resources.files("cifar_cli.config") / "recipes"
-
-
-def recipe_names() -> list[str]:
-    """Names of the built-in recipes, sorted."""
-    return sorted(p.name.removesuffix(".yaml") for p in RECIPES.iterdir() if p.name[-5:] == ".yaml")
-
-
-def recipe_text(name: str) -> str:
-    """The YAML text of a built-in recipe, its header comment included.
-
-    Raises:
-        ConfigError: No recipe has that name.
-    """
-    if name not in recipe_names():
-        raise ConfigError(
-            f"No recipe is named {name!r}{nearest_hint(name, recipe_names())}. "
-            f"Known: {', '.join(recipe_names())}; or give the path of a YAML file."
-        )
-    return (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def load_config(
@@ -52,6 +33,9 @@ def load_config(
 ) -> Config:
     """Build the configuration: defaults < recipe < file < environment < overrides < settings.
 
+    Where one of these names another class of a section (`model.name`, ...), settings of those
+    before it that only the former class has are dropped. A setting that has no effect is refused.
+
     Args:
         recipe: Name of a built-in recipe, path of a YAML file, or a tree of settings.
         config_file: A YAML file on top of the recipe.
@@ -63,51 +47,36 @@ def load_config(
     Raises:
         ConfigError: Every wrong key and value at once, in one message.
     """
-    tree: dict[str, Any] = {}
-    name = "" if isinstance(recipe, Mapping) else os.fspath(recipe)
-    if isinstance(recipe, Mapping):
-        _merge(tree, dict(recipe))
-    elif name in recipe_names():
-        _merge(tree, _mapping(parse_yaml(recipe_text(name), f"recipe {name!r}"), name))
-    elif name.endswith((".yaml", ".yml")) or os.sep in name or Path(name).is_file():
-        _merge(tree, _read_file(Path(name)))
-    else:
-        recipe_text(name)  # raises, and names the nearest recipe
+    layers = Layers()
+    for tree in recipe_trees(recipe):
+        layers.add(tree)
     if config_file is not None:
-        _merge(tree, _read_file(Path(config_file)))
+        tree = read_file(Path(config_file))
+        if EXTENDS in tree:
+            raise ConfigError(f"{config_file}: {EXTENDS!r} is for recipes; give it to --recipe.")
+        layers.add(tree)
+    tree = {}
     for key, value in _from_environment(os.environ if env is None else env):
         _set(tree, key, value)
+    layers.add(tree)
+    tree = {}
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise ConfigError(f"--set {text!r}: write it as KEY=VALUE, such as train.epochs=5.")
         _set(tree, key.strip(), parse_yaml(value, f"--set {key.strip()}"))
+    layers.add(tree)
+    tree = {}
     for key, value in [*(settings or {}).items(), ("data.source", data)]:
         if value is not None:
             _set(tree, key, os.fspath(value) if isinstance(value, os.PathLike) else value)
-    return build_config(tree)
-
-
-def build_config(tree: Mapping[str, Any]) -> Config:
-    """Check a tree of plain values and return the `Config`; all problems in one `ConfigError`."""
-    try:
-        return Config.model_validate(_without_coercion(dict(tree)))
-    except ValidationError as error:
-        problems = [_describe(problem) for problem in error.errors()]
-    except RecursionError:
-        problems = ["a value is nested too deeply"]
-    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-    raise ConfigError("Wrong settings: " + "; ".join([*problems[:SHOWN], *more]) + ".")
+    layers.add(tree)
+    return layers.config()
 
 
 def config_yaml(config: Config) -> str:
-    """The fully resolved configuration as YAML."""
-    return dump_yaml(config.model_dump(mode="json"))
-
-
-def read_config(path: Path) -> Config:
-    """Read a fully resolved `config.yaml` of a run."""
-    return build_config(_read_file(path))
+    """The complete configuration as YAML."""
+    return dump_yaml(complete_tree(config))
 
 
 def flat_settings(config: Config) -> dict[str, Any]:
@@ -121,42 +90,9 @@ def flat_settings(config: Config) -> dict[str, Any]:
     return flat
 
 
-SETTINGS = tuple(flat_settings(Config()))
-"""Every setting by its dotted key."""
-
-
 def without_settings(env: Mapping[str, str]) -> dict[str, str]:
     """The variables of an environment that are no settings, for a process that is given these."""
     return {variable: text for variable, text in env.items() if not _is_setting(variable)}
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        with path.expanduser().open("rb") as file:  # which may be a pipe, or have no end
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise ConfigError(f"{path}: more than {MAX_BYTES // 1024} KiB is not a configuration.")
-        text = data.decode("utf-8")
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(f"Cannot read the configuration file {path}: {reason}.") from error
-    return _mapping(parse_yaml(text, str(path)), str(path))
-
-
-def _mapping(value: Any, origin: str) -> dict[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ConfigError(f"{origin}: expected settings as `key: value`, not {value!r:.60}.")
-    return {str(key): item for key, item in value.items()}
-
-
-def _merge(tree: dict[str, Any], update: Mapping[str, Any]) -> None:
-    for key, value in update.items():
-        if isinstance(value, dict) and isinstance(tree.get(key), dict):
-            _merge(tree[key], value)
-        else:
-            tree[key] = value
 
 
 def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
@@ -174,27 +110,27 @@ def _set(tree: dict[str, Any], dotted: str, value: Any) -> None:
 def _from_environment(env: Mapping[str, str]) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     unknown: list[str] = []
-    for variable, text in sorted(env.items()):
-        if text == "" or not _is_setting(variable):
+    for name, text in sorted(env.items()):
+        if text == "" or not _is_setting(name):
             continue
-        key = variable[len(ENV_PREFIX) :].lower().replace("__", ".")
-        if variable == ENV_PREFIX + "DATA":
+        key = name[len(ENV_PREFIX) :].lower().replace("__", ".")
+        if name == ENV_PREFIX + "DATA":
             found.append(("data.source", text))
-        elif key not in SETTINGS or variable != _variable(key):
-            known = [*map(_variable, SETTINGS), *(ENV_PREFIX + name for name in PLAIN_VARIABLES)]
-            unknown.append(f"{variable!r:.90}{nearest_hint(variable.upper(), known)}")
+        elif key not in SETTINGS or name != variable(key):
+            known = [*map(variable, SETTINGS), *(ENV_PREFIX + plain for plain in PLAIN_VARIABLES)]
+            unknown.append(f"{name!r:.90}{nearest_hint(name.upper(), known)}")
         else:
-            found.append((key, parse_yaml(text, variable)))
+            found.append((key, parse_yaml(text, name)))
     if unknown:
         more = [f"and {len(unknown) - SHOWN} more"] if len(unknown) > SHOWN else []
         raise ConfigError(
             f"Unknown environment variable {', '.join([*unknown[:SHOWN], *more])}. Unset it, or "
-            f"write, for example, {_variable('train.epochs')} for train.epochs."
+            f"write, for example, {variable('train.epochs')} for train.epochs."
         )
     return found
 
 
-def _variable(key: str) -> str:
+def variable(key: str) -> str:
     """The environment variable of a setting."""
     return ENV_PREFIX + key.upper().replace(".", "__")
 
@@ -204,32 +140,3 @@ def _is_setting(variable: str) -> bool:
     if not variable.upper().startswith(ENV_PREFIX):
         return False
     return variable not in {ENV_PREFIX + name for name in PLAIN_VARIABLES - {"DATA"}}
-
-
-def _without_coercion(value: Any) -> Any:
-    """Refuse what pydantic would silently convert: booleans as numbers, digits as texts."""
-    if isinstance(value, dict):
-        return {str(k): _without_coercion(v) for k, v in value.items()}
-    return repr(value).lower() if isinstance(value, bool) else value
-
-
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    model: type[BaseModel] = Config
-    for part in location[:-1]:
-        field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.default, BaseModel):
-            return []
-        model = type(field.default)
-    return list(model.model_fields)
-
-
-def _describe(problem: Any) -> str:
-    location = tuple(part for part in problem["loc"] if not str(part).startswith("constrained"))
-    dotted = ".".join(str(part) for part in location if part not in ("float", "literal['auto']"))
-    if problem["type"] == "extra_forbidden":
-        key = str(location[-1])
-        return f"unknown setting {dotted!r:.90}{nearest_hint(key, _known_keys(location))}"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if not dotted:
-        return message
-    return f"{dotted:.90} = {problem['input']!r:.60}: {message[0].lower()}{message[1:]}"

@@ -1,6 +1,8 @@
 """The configuration: every setting, its default, its bounds, and what it means.
 
-Defaults are the `baseline` recipe: the settings of the ERA V1 session-10 course project.
+Defaults are the `baseline` recipe: the settings of the ERA V1 session-10 course project. A section
+with a name (`augment`: a form) has one class per name, each with the settings that have an effect
+there. Below each setting stands its explanation, which doc/settings.md and `recipes explain` show.
 """
 
 from __future__ import annotations
@@ -18,44 +20,50 @@ Share = Annotated[float, Field(ge=0.0001, le=1)]
 Deviation = Annotated[float, Field(ge=0.001, le=1000)]
 Ratio = Annotated[float, Field(ge=0.01, le=100)]
 MOST_IMAGES = 10**9
-SMALLEST = 16
-"""Side of the smallest images that all networks take, in pixels."""
+SMALLEST, LARGEST = 16, 512
+"""Sizes in pixels of the smallest and the largest images that networks are trained on."""
 Channels = Annotated[int, Field(ge=1, le=2048)]
 
 
 class Section(BaseModel):
     """Base of all sections: frozen, unknown keys refused, NaN and infinity refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class DataConfig(Section):
-    """Which images, how many, and how they are scaled."""
+    """The images: source, number, size and normalisation."""
 
     source: str = "cifar10"
-    """`cifar10`, `shapes`, a folder with class folders, or the original archive or its folder."""
+    """`cifar10`, `shapes`, a folder with class folders, or the original archive or its
+    folder."""
     dir: str | None = None
-    """Folder for downloads and caches; None: CIFAR_RESNET_HOME or the platform's cache folder."""
+    """Folder for downloads and caches. null: CIFAR_RESNET_HOME, or the platform's cache
+    folder."""
     workers: int = Field(0, ge=0, le=64)
-    """Loader processes for the Albumentations form; 0 augments in the training process."""
+    """Number of loader processes for augmentation with Albumentations. 0: augment in the
+    training process."""
     limit_train: int | None = Field(None, ge=1, le=MOST_IMAGES)
-    """Train on a seeded, class-balanced draw of this many images; None: all."""
+    """Train on a random, class-balanced subset of this many images. null: all."""
     limit_val: int | None = Field(None, ge=1, le=MOST_IMAGES)
-    """The same for the images that are validated on."""
+    """Validate on a random, class-balanced subset of this many images. null: all."""
     val_fraction: float = Field(0.0, ge=0, lt=1)
-    """Share of the training images held out for validation; 0: validate on the test split."""
-    image_size: int = Field(32, ge=SMALLEST, le=512)
-    """Side length in pixels; images of other sizes are resized to it once, when decoded."""
+    """Fraction of the training images held out for validation. 0: validate on the test
+    split."""
+    image_size: int = Field(32, ge=SMALLEST, le=LARGEST)
+    """Image size in pixels. Images of other sizes are resized once, when decoded."""
     skip_bad_images: bool = False
-    """Leave out files in class folders that cannot be read as images; False: refuse to start."""
+    """Skip unreadable image files in class folders. false: refuse to start."""
     mean: tuple[Unit, Unit, Unit] = (0.491, 0.482, 0.447)
-    """Per-channel mean, pixels scaled to 0..1."""
+    """Mean per channel, of pixels scaled to 0..1."""
     std: tuple[Deviation, Deviation, Deviation] = (0.247, 0.244, 0.262)
-    """Per-channel standard deviation, pixels scaled to 0..1."""
+    """Standard deviation per channel, of pixels scaled to 0..1."""
 
     @property
     def mean_colour(self) -> tuple[int, ...]:
-        """The mean in 0..255, with which cutout holes are filled."""
+        """The mean in 0..255, with which cutout fills its square."""
         return tuple(round(255 * channel) for channel in self.mean)
 
     @field_validator("source", "dir")
@@ -71,28 +79,22 @@ class DataConfig(Section):
         return text
 
 
-class AugmentConfig(Section):
-    """The training augmentations, in the order in which they are applied."""
+class _Augment(Section):
+    """What both forms of the augmentation have."""
 
-    form: Literal["albumentations", "tensor"] = "albumentations"
-    """Albumentations image by image, or tensor operations on the whole batch."""
+    form: str
     crop_p: Probability = 0.2
     """Probability of a random resized crop."""
     crop_scale: tuple[Share, Share] = (0.08, 1.0)
-    """Range of the cropped area as a share of the image."""
+    """Range of the crop's area, as a fraction of the image."""
     crop_ratio: tuple[Ratio, Ratio] = (0.75, 4 / 3)
-    """Range of the crop's width / height."""
-    translate: int = Field(0, ge=0, le=15)
-    """Shift by up to this many pixels each way, with a reflected border; form tensor only."""
-    flip: Literal["random", "alternating"] = "random"
-    """random: drawn anew in each epoch; alternating: drawn once, then every other epoch; form
-    tensor only."""
+    """Range of the crop's aspect ratio, width / height."""
     flip_p: Probability = 0.2
-    """Probability of a horizontal flip, where it is random."""
+    """Probability of a horizontal flip, unless flips alternate."""
     cutout_p: Probability = 0.5
-    """Probability of one square hole."""
-    cutout_size: int = Field(8, ge=1, le=512)
-    """Side of the hole in pixels."""
+    """Probability of cutout: one square is filled."""
+    cutout_size: int = Field(8, ge=1, le=LARGEST)
+    """Side of the cutout square in pixels."""
 
     @field_validator("crop_scale", "crop_ratio")
     @classmethod
@@ -101,153 +103,182 @@ class AugmentConfig(Section):
             raise ValueError("must be two ascending numbers")
         return ends
 
-    @model_validator(mode="after")
-    def _form_has_it(self) -> AugmentConfig:
-        if self.form != "tensor" and (self.translate or self.flip != "random"):
-            raise ValueError(
-                "augment.translate and augment.flip alternating need augment.form tensor"
-            )
-        return self
+
+class AlbumentationsConfig(_Augment):
+    """Augmentation by Albumentations, image by image."""
+
+    form: Literal["albumentations"] = "albumentations"
 
 
-class ModelConfig(Section):
-    """The network."""
+class TensorConfig(_Augment):
+    """Augmentation by torch operations on the whole batch."""
 
-    name: Literal["custom_resnet", "speed_resnet"] = "custom_resnet"
-    """custom_resnet: the course project's; speed_resnet: small, for accuracy within minutes."""
+    form: Literal["tensor"] = "tensor"
+    translate: int = Field(0, ge=0, le=15)
+    """Largest translation in pixels, in each direction. The border is reflected."""
+    flip: Literal["random", "alternating"] = "random"
+    """`random`: draw in each epoch whether an image is flipped; `alternating`: draw once, then
+    flip every other epoch."""
+
+
+class CustomResnetConfig(Section):
+    """The network of the course project."""
+
+    name: Literal["custom_resnet"] = "custom_resnet"
     width: int = Field(64, ge=1, le=1024)
-    """custom_resnet: channels of the prep layer; the other layers have 2, 4 and 8 times as many."""
+    """Channels of the prep layer. The other layers have 2, 4 and 8 times as many."""
     dropout: float = Field(0.02, ge=0, lt=1)
-    """custom_resnet: dropout in the prep layer and in layer 2."""
+    """Dropout probability in the prep layer and in layer 2."""
     residual_dropout: float = Field(0.05, ge=0, lt=1)
-    """custom_resnet: dropout in layers 1 and 3, which have residual pairs."""
+    """Dropout probability in layers 1 and 3, which have residual pairs."""
+
+
+class SpeedResnetConfig(Section):
+    """The network of the speed recipes."""
+
+    name: Literal["speed_resnet"] = "speed_resnet"
     widths: tuple[Channels, Channels, Channels] = (32, 96, 192)
-    """speed_resnet: channels of its three groups."""
+    """Channels of the three groups."""
     convolutions: int = Field(2, ge=1, le=4)
-    """speed_resnet: convolutions in each group."""
-    strided: int = Field(0, ge=0, le=3)
-    """speed_resnet: in so many groups, from the first on, the first convolution takes steps of two
-    in place of a max-pooling after it, for a quarter of its operations."""
+    """Number of convolutions in each group."""
     residual: bool = False
-    """speed_resnet: in each group, what its first convolution hands on is added to what the others
-    make of it."""
-    eval_size: int | None = Field(None, ge=SMALLEST, le=512)
-    """speed_resnet: side in pixels to which images are resized where they are only classified, for
-    trainings that end on smaller images than there are; None: as they are."""
+    """Add a shortcut to each group, around all of its convolutions but the first."""
 
 
-class OptimConfig(Section):
-    """The optimiser: Adam, as in the course project, or Muon for filters and SGD for the rest."""
+class AdamConfig(Section):
+    """Adam for all parameters."""
 
-    name: Literal["adam", "muon"] = "adam"
-    """adam: L2 weight decay on all parameters; muon: orthogonalised updates of the filters, SGD for
-    biases and the last layer, batch norm's scales left as they start."""
+    name: Literal["adam"] = "adam"
     max_lr: Annotated[float, Field(gt=0, le=100)] | Literal["auto"] = 0.0465
-    """Peak learning rate; `auto` (adam only) runs the LR range test first and takes its
+    """Peak learning rate. `auto`: run the LR range test first and take its
     suggestion."""
     weight_decay: float = Field(1e-4, ge=0, le=1)
-    """adam: L2 penalty added to the gradient (not decoupled); muon: the share that a step takes off
-    biases and the last layer at their peak rates, momentum aside."""
+    """L2 penalty, added to the gradient (not decoupled)."""
+
+
+class MuonConfig(Section):
+    """Muon for convolution filters, SGD with Nesterov momentum for biases and the last layer."""
+
+    name: Literal["muon"] = "muon"
+    max_lr: float = Field(0.0465, gt=0, le=100)
+    """Peak learning rate of convolution filters."""
+    weight_decay: float = Field(1e-4, ge=0, le=1)
+    """Fraction that a step takes off biases and the last layer at their peak learning rates,
+    momentum aside."""
     momentum: float = Field(0.7, ge=0, lt=1)
-    """muon: Nesterov momentum of the filters."""
+    """Nesterov momentum of convolution filters."""
     bias_lr: float = Field(27.0, gt=0, le=100_000)
-    """muon: peak learning rate of biases; losses are means over a batch."""
+    """Peak learning rate of biases. Losses are means over a batch."""
     head_lr: float = Field(343.0, gt=0, le=100_000)
-    """muon: peak learning rate of the last layer."""
+    """Peak learning rate of the last layer."""
     sgd_momentum: float = Field(0.85, ge=0, lt=1)
-    """muon: Nesterov momentum of biases and the last layer."""
+    """Nesterov momentum of biases and the last layer."""
+
+    @field_validator("max_lr", mode="before")
+    @classmethod
+    def _is_number(cls, rate: object) -> object:
+        if rate == "auto":
+            raise ValueError("auto is for adam; muon has three peak rates, so give a number")
+        return rate
 
 
-class ScheduleConfig(Section):
-    """How the learning rate moves, step by step."""
+class OneCycleConfig(Section):
+    """OneCycleLR in two linear phases: up to max_lr, then down."""
 
-    name: Literal["one_cycle", "linear"] = "one_cycle"
-    """one_cycle: OneCycleLR in two linear phases; linear: from max_lr straight down to 0."""
+    name: Literal["one_cycle"] = "one_cycle"
     div_factor: float = Field(2000.0, ge=1, le=1e12)
-    """one_cycle: first learning rate = max_lr / div_factor."""
+    """First learning rate = max_lr / div_factor."""
     final_div_factor: float = Field(100.0, ge=1, le=1e12)
-    """one_cycle: last learning rate = max_lr / div_factor / final_div_factor."""
+    """Last learning rate = first learning rate / final_div_factor."""
     pct_start: float = Field(5 / 24, gt=0, lt=1)
-    """one_cycle: share of all steps in which the learning rate rises."""
+    """Fraction of all steps in which the learning rate rises."""
+
+
+class LinearConfig(Section):
+    """From max_lr straight down to 0."""
+
+    name: Literal["linear"] = "linear"
+
+
+AugmentConfig = AlbumentationsConfig | TensorConfig
+ModelConfig = CustomResnetConfig | SpeedResnetConfig
+OptimConfig = AdamConfig | MuonConfig
+ScheduleConfig = OneCycleConfig | LinearConfig
 
 
 class TrainConfig(Section):
-    """Length of training and size of its steps."""
+    """Length of training, batch size and loss."""
 
     epochs: int = Field(24, ge=1, le=100_000)
-    """Passes over the training images."""
+    """Number of epochs."""
     batch_size: int = Field(512, ge=1, le=65_536)
-    """Images a step; the last, smaller batch of an epoch is kept."""
+    """Batch size. The last, smaller batch of an epoch is kept."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of the target that is spread evenly over all classes."""
+    """Label smoothing: fraction of the target spread evenly over all classes."""
     resolutions: tuple[tuple[Unit, int], ...] = Field((), max_length=100)
-    """Pairs of (until which share of the steps, side in pixels): images are resized until then;
-    afterwards they are as they are."""
-    average_last: Probability = 0.0
-    """Share of the steps, the last ones, over whose weights the mean is taken at the end."""
-    lookahead: int = Field(0, ge=0, le=1000)
-    """Every so many steps, a slow average takes in the weights, ever less of them, and the network
-    goes on from that average, and ends as it; 0: never."""
+    """Progressive resizing: pairs of a fraction of all steps and an image size in pixels.
+    Images have that size until that fraction is done, and `data.image_size` after the last
+    pair. The network classifies at the size of the last step."""
     save_minutes: float = Field(5.0, gt=0, le=1_000_000)
-    """Save in the middle of an epoch too, this often; it takes less than a second."""
+    """Minutes between checkpoints within an epoch."""
 
     @field_validator("resolutions")
     @classmethod
     def _ascending(cls, stages: tuple[tuple[float, int], ...]) -> tuple[tuple[float, int], ...]:
         shares = [share for share, _ in stages]
-        if shares != sorted(set(shares)) or any(not SMALLEST <= side <= 512 for _, side in stages):
+        sizes = [size for _, size in stages]
+        if shares != sorted(set(shares)) or any(not SMALLEST <= s <= LARGEST for s in sizes):
             raise ValueError(
-                f"must be pairs of an ascending share and a side of {SMALLEST} to 512 pixels"
+                f"must be pairs of an ascending share and a side of {SMALLEST} to {LARGEST} pixels"
             )
         return stages
 
-    @model_validator(mode="after")
-    def _one_average(self) -> TrainConfig:
-        if self.lookahead and self.average_last:
-            raise ValueError("train.lookahead and train.average_last are two ways; take one")
-        return self
-
 
 class RuntimeConfig(Section):
-    """How the same mathematics is run on the device."""
+    """How the same mathematics runs on the device."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast on a GPU that has it, fp32 on CPU and MPS."""
+    """`auto`: bf16 autocast on a GPU that supports it, fp32 on CPU and MPS."""
     channels_last: bool = True
-    """Memory layout of images and filters; faster on CPU and GPU alike."""
+    """Memory layout of images and filters: channels last. Faster on CPU and GPU."""
     compile: bool = False
-    """torch.compile: worth its compile time on long runs only."""
+    """Use torch.compile. It pays off on long runs only."""
     lean_memory: bool = True
-    """On a CPU (with glibc), give large freed blocks back to the system at once: a quarter less
-    memory for `baseline`; False: a tenth more speed for small networks."""
+    """On a CPU with glibc, return large freed blocks to the system at once: `baseline` takes a
+    quarter less memory. false: small networks are a tenth faster."""
     winograd: bool = True
-    """On a CPU in fp32, with channels_last, take convolutions 3x3 with a fraction of the
-    multiplications (Winograd's minimal filtering) where that is quicker, and pool them piece by
-    piece; the same results up to rounding."""
+    """On a CPU in fp32 with channels_last, compute 3x3 convolutions by Winograd's minimal
+    filtering if that is faster. Results are equal up to rounding."""
     native: bool = True
-    """With winograd, use code that is compiled on this machine where it has gcc (on Linux): half
-    the time for a step of a small network; compiling takes seconds, once."""
+    """With winograd, use C code compiled on this machine, if it has gcc (Linux): small
+    networks train twice as fast. Compiling takes seconds, once."""
     threads: int | None = Field(None, ge=1, le=1024)
-    """CPU threads of torch; None leaves torch's own choice."""
+    """Number of CPU threads of torch. null: torch's choice."""
 
 
 class Config(Section):
     """Everything that decides what a run computes, and how."""
 
     seed: int = Field(1, ge=0, le=2**31 - 1)
-    """Seed of initialisation, order of images, augmentation and dropout."""
+    """Seed of initial weights, order of images, augmentation and dropout."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to train; auto: cuda, else mps, else cpu."""
+    """Device to train on. `auto`: cuda, else mps, else cpu."""
     data: DataConfig = DataConfig()
-    augment: AugmentConfig = AugmentConfig()
-    model: ModelConfig = ModelConfig()
-    optim: OptimConfig = OptimConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
+    augment: AugmentConfig = Field(AlbumentationsConfig(), discriminator="form")
+    model: ModelConfig = Field(CustomResnetConfig(), discriminator="name")
+    optim: OptimConfig = Field(AdamConfig(), discriminator="name")
+    schedule: ScheduleConfig = Field(OneCycleConfig(), discriminator="name")
     train: TrainConfig = TrainConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
+    @property
+    def eval_size(self) -> int:
+        """Image size in pixels at which the network classifies: that of the last training step."""
+        until, size = self.train.resolutions[-1] if self.train.resolutions else (0.0, 0)
+        return size if until == 1 else self.data.image_size
+
     @model_validator(mode="after")
-    def _hole_fits(self) -> Config:
+    def _cutout_fits(self) -> Config:
         if self.augment.cutout_size > self.data.image_size:
             raise ValueError(
                 f"augment.cutout_size {self.augment.cutout_size} is larger than "
@@ -256,10 +287,10 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _rates_of_muon(self) -> Config:
-        if self.optim.name == "muon" and self.optim.max_lr == "auto":
+    def _workers_have_work(self) -> Config:
+        if self.data.workers and self.augment.form != "albumentations":
             raise ValueError(
-                "optim.max_lr auto is for adam; muon has three rates that are found together, so "
-                "give a number"
+                f"data.workers has no effect with augment.form {self.augment.form}; it belongs to "
+                "albumentations"
             )
         return self

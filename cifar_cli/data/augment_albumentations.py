@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cifar_cli.config import AugmentConfig
+from cifar_cli.config import AlbumentationsConfig
 from cifar_cli.errors import ConfigError, DataError
 
 # Importing Albumentations would otherwise ask the network for a newer version.
@@ -24,7 +24,9 @@ class AlbumentationsAugment:
     generators of its own, keyed by (seed, epoch, image index).
     """
 
-    def __init__(self, config: AugmentConfig, fill: tuple[int, ...], seed: int, size: int) -> None:
+    def __init__(
+        self, config: AlbumentationsConfig, fill: tuple[int, ...], seed: int, size: int
+    ) -> None:
         albumentations = _import_albumentations()
         hole = (config.cutout_size, config.cutout_size)
         self.seed = seed

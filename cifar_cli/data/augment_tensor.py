@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from cifar_cli.config import AugmentConfig
+from cifar_cli.config import TensorConfig
 from cifar_cli.data.keyed import uniforms
 
 CROP_ATTEMPTS = 10
@@ -35,7 +35,7 @@ class Draws(NamedTuple):
 class TensorAugment:
     """Random resized crop, horizontal flip and one square hole, drawn for each image anew."""
 
-    def __init__(self, config: AugmentConfig, fill: tuple[int, ...], seed: int) -> None:
+    def __init__(self, config: TensorConfig, fill: tuple[int, ...], seed: int) -> None:
         self.config = config
         self.seed = seed
         self.fill = fill
@@ -89,7 +89,7 @@ def _vector(numbers: tuple[int, ...], like: Tensor) -> Tensor:
     return torch.stack([like.new_full((), number) for number in numbers])
 
 
-def draw(config: AugmentConfig, seed: int, epoch: int, indices: Tensor, size: int) -> Draws:
+def draw(config: TensorConfig, seed: int, epoch: int, indices: Tensor, size: int) -> Draws:
     """Draw what is done to each image, as Albumentations 2.0.8 would."""
     u = uniforms(seed, epoch, indices, 5)
     free = size - config.cutout_size + 1
@@ -101,9 +101,7 @@ def draw(config: AugmentConfig, seed: int, epoch: int, indices: Tensor, size: in
     )
 
 
-def _flipped(
-    config: AugmentConfig, seed: int, epoch: int, indices: Tensor, drawn: Tensor
-) -> Tensor:
+def _flipped(config: TensorConfig, seed: int, epoch: int, indices: Tensor, drawn: Tensor) -> Tensor:
     if config.flip == "random":
         return drawn < config.flip_p
     # Epoch 0, which is never trained, stands for the draw that holds for all epochs.
@@ -129,7 +127,7 @@ def translated(images: Tensor, shift: Tensor, most: int) -> Tensor:
     return windows[row, shift[:, 0], shift[:, 1]].permute(0, 2, 3, 1).contiguous()
 
 
-def crop_boxes(config: AugmentConfig, seed: int, epoch: int, indices: Tensor, size: int) -> Tensor:
+def crop_boxes(config: TensorConfig, seed: int, epoch: int, indices: Tensor, size: int) -> Tensor:
     """Draw the box that would be cut out of each image: top, left, height, width.
 
     The first of ten tried boxes that fits into the image; failing all, a central one. Float32

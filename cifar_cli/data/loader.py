@@ -78,7 +78,7 @@ class TrainLoader:
         self.images = ImageSet(
             images.images.to(home), images.labels.to(home), images.indices.to(home)
         )
-        workers = min(config.data.workers, self.steps) if by_image else 0
+        workers = min(config.data.workers, self.steps)
         self.pool = WorkerPool(self.images, config, workers) if workers else None
         self.augment = None if self.pool else make_augment(config)
 
@@ -157,13 +157,14 @@ class TrainLoader:
 
 def make_augment(config: Config) -> Augment:
     """The augmentation in the form that `config.augment.form` names."""
-    if config.augment.form == "tensor":
-        return TensorAugment(config.augment, config.data.mean_colour, config.seed)
+    chosen = config.augment
+    if chosen.form == "tensor":
+        return TensorAugment(chosen, config.data.mean_colour, config.seed)
     # Only this form needs Albumentations, whose import takes seconds.
     from cifar_cli.data.augment_albumentations import AlbumentationsAugment
 
     by_image = AlbumentationsAugment(
-        config.augment, config.data.mean_colour, config.seed, config.data.image_size
+        chosen, config.data.mean_colour, config.seed, config.data.image_size
     )
 
     def augment(images: Tensor, indices: Tensor, epoch: int) -> Tensor:

@@ -14,7 +14,7 @@ from cifar_cli.data.sources import balanced_draw
 from cifar_cli.data.types import Dataset
 from cifar_cli.errors import ConfigError
 
-NOTHING = {"crop_p": 0.0, "translate": 0, "flip": "random", "flip_p": 0.0, "cutout_p": 0.0}
+NOTHING = {"crop_p": 0.0, "flip_p": 0.0, "cutout_p": 0.0}
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,16 @@ def preview(dataset: Dataset, config: Config, n: int, epoch: int, index: int) ->
 
 def _each_alone(augment: AugmentConfig) -> dict[str, dict[str, Any]]:
     """Settings under which one augmentation is always applied, by its name, of those in use."""
-    alternates = augment.flip == "alternating"
+    nothing, translate, alternates = dict[str, Any](NOTHING), 0, False
+    if augment.form == "tensor":
+        nothing |= {"translate": 0, "flip": "random"}
+        translate, alternates = augment.translate, augment.flip == "alternating"
     flip_name = "alternating flip" if alternates else "horizontal flip"
     flip = {"flip": "alternating"} if alternates else {"flip_p": 1.0}
     known: list[tuple[str, float, dict[str, Any]]] = [
         ("random resized crop", augment.crop_p, {"crop_p": 1.0}),
-        ("shift", augment.translate, {"translate": augment.translate}),
+        ("shift", translate, {"translate": translate}),
         (flip_name, alternates or augment.flip_p, flip),
         ("cutout", augment.cutout_p, {"cutout_p": 1.0}),
     ]
-    return {name: NOTHING | settings for name, in_use, settings in known if in_use}
+    return {name: nothing | settings for name, in_use, settings in known if in_use}

@@ -104,14 +104,14 @@ def answer_requests(setup: dict[str, Any], replies: BinaryIO, token: str) -> Non
     try:
         # Albumentations takes torch along where it is there, and does without where it is not.
         sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
-        from cifar_cli.config import AugmentConfig
+        from cifar_cli.config import AlbumentationsConfig
         from cifar_cli.data.augment_albumentations import AlbumentationsAugment
 
         layout = Layout(*setup["layout"])
         with open(setup["memory"], "r+b", closefd=True) as file:
             shared = map_arrays(mmap.mmap(file.fileno(), layout.size), layout)
         augment = AlbumentationsAugment(
-            AugmentConfig(**setup["augment"]), setup["fill"], setup["seed"], layout.side
+            AlbumentationsConfig(**setup["augment"]), setup["fill"], setup["seed"], layout.side
         )
     except Exception as error:
         reply(READY, *_as_values(error))

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from cifar_cli.models.speed_resnet import resized
+
 
 class ConvBlock(nn.Sequential):
     """Convolution 3x3 with reflected border, [max-pool 2], batch norm, ReLU, dropout.
@@ -65,6 +67,7 @@ class CustomResnet(nn.Module):
         residual_dropout: Dropout probability in layers 1 and 3.
         image_size: Side of the images in pixels, a multiple of 8; the last pooling covers what
             three halvings leave of it. Images of other sides, from 16, are pooled as a whole too.
+        eval_size: Side to which images are resized in evaluation mode; None: as they are.
     """
 
     def __init__(
@@ -74,8 +77,10 @@ class CustomResnet(nn.Module):
         dropout: float = 0.02,
         residual_dropout: float = 0.05,
         image_size: int = 32,
+        eval_size: int | None = None,
     ) -> None:
         super().__init__()
+        self.eval_size = eval_size
         self.prep = ConvBlock(3, width, dropout=dropout)
         self.layer1 = ResidualLayer(width, 2 * width, residual_dropout)
         self.layer2 = ConvBlock(2 * width, 4 * width, pool=True, dropout=dropout)
@@ -85,6 +90,8 @@ class CustomResnet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images, float (B, 3, S, S), to logits, float (B, num_classes)."""
+        if self.eval_size and not self.training:
+            images = resized(images, self.eval_size)
         x = self.layer3(self.layer2(self.layer1(self.prep(images))))
         is_whole = x.shape[2:] == (self.pool.kernel_size, self.pool.kernel_size)
         pooled = self.pool(x).flatten(1) if is_whole else x.flatten(2).max(2).values

@@ -17,6 +17,7 @@ def build_model(
     num_classes: int,
     image_size: int,
     images: Callable[[], Tensor] | None = None,
+    eval_size: int | None = None,
 ) -> nn.Module:
     """Build a network with freshly drawn weights (from torch's global generator).
 
@@ -26,18 +27,15 @@ def build_model(
         image_size: Side of the images in pixels.
         images: Gives normalised training images, float (N, 3, S, S), to networks that are fitted
             to them before training starts; None where the weights will be loaded.
+        eval_size: Side to which images are resized in evaluation mode; None: as they are.
 
     Raises:
         ConfigError: The network cannot take images of that size.
     """
+    eval_size = None if eval_size == image_size else eval_size
     if config.name == "speed_resnet":
         network = SpeedResnet(
-            num_classes,
-            config.widths,
-            config.convolutions,
-            config.strided,
-            config.residual,
-            config.eval_size,
+            num_classes, config.widths, config.convolutions, config.residual, eval_size
         )
         if images is not None:
             network.whiten(images())
@@ -48,5 +46,5 @@ def build_model(
             "a multiple of 8."
         )
     return CustomResnet(
-        num_classes, config.width, config.dropout, config.residual_dropout, image_size
+        num_classes, config.width, config.dropout, config.residual_dropout, image_size, eval_size
     )

@@ -19,14 +19,11 @@ EIGENVALUE_FLOOR = 5e-4
 class ConvBlock(nn.Sequential):
     """Convolution 3x3 without bias, [max-pool 2], batch norm, [what a shortcut adds], SiLU.
 
-    (B, in_channels, H, W) to (B, out_channels, H, W); pooled, to half of H and W rounded down; in
-    steps of two (stride 2), to half of H and W rounded up.
+    (B, in_channels, H, W) to (B, out_channels, H, W); pooled, to half of H and W rounded down.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, *, pool: bool = False, stride: int = 1
-    ) -> None:
-        convolution = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+    def __init__(self, in_channels: int, out_channels: int, *, pool: bool = False) -> None:
+        convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         # As many filters as there are inputs start by handing these on.
         nn.init.dirac_(convolution.weight.data[:in_channels])
         norm = nn.BatchNorm2d(out_channels, eps=1e-12, momentum=0.4)
@@ -52,22 +49,15 @@ class ConvBlock(nn.Sequential):
 class Group(nn.Sequential):
     """Convolution blocks, of which the first one changes the channels and halves the sides.
 
-    (B, in_channels, H, W) to (B, out_channels, H / 2, W / 2): by pooling, rounded down; `strided`,
-    rounded up, for a quarter of that convolution's operations. `residual`: what the first block
-    hands on is added to what the others make of it, before the last activation.
+    (B, in_channels, H, W) to (B, out_channels, H / 2, W / 2), rounded down. `residual`: what the
+    first block hands on is added to what the others make of it, before the last activation.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        convolutions: int,
-        *,
-        strided: bool,
-        residual: bool,
+        self, in_channels: int, out_channels: int, convolutions: int, *, residual: bool
     ) -> None:
         super().__init__(
-            ConvBlock(in_channels, out_channels, pool=not strided, stride=1 + strided),
+            ConvBlock(in_channels, out_channels, pool=True),
             *(ConvBlock(out_channels, out_channels) for _ in range(convolutions - 1)),
         )
         self.residual = residual
@@ -89,8 +79,6 @@ class SpeedResnet(nn.Module):
         num_classes: Number of logits.
         widths: Channels of the three groups.
         convolutions: Convolutions in each group.
-        strided: In so many groups, from the first on, the first convolution takes steps of two;
-            in the others it is pooled.
         residual: Whether each group of two convolutions or more has a shortcut around all but its
             first one.
         eval_size: Side to which images are resized in evaluation mode, for a network whose
@@ -102,7 +90,6 @@ class SpeedResnet(nn.Module):
         num_classes: int = 10,
         widths: tuple[int, int, int] = (32, 96, 192),
         convolutions: int = 2,
-        strided: int = 0,
         residual: bool = False,
         eval_size: int | None = None,
     ) -> None:
@@ -112,10 +99,7 @@ class SpeedResnet(nn.Module):
         self.stem = nn.Conv2d(3, 24, 2, bias=False)
         self.stem.weight.requires_grad_(False)
         self.groups = nn.Sequential(
-            *(
-                Group(a, b, convolutions, strided=n < strided, residual=residual)
-                for n, (a, b) in enumerate(pairwise([24, *widths]))
-            )
+            *(Group(a, b, convolutions, residual=residual) for a, b in pairwise([24, *widths]))
         )
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
         if not self.head.weight.is_meta:  # of which torch takes seconds to draw nothing

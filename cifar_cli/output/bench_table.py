@@ -21,7 +21,7 @@ FIGURES = (
 
 
 def bench_report(runs: Sequence[BenchRun]) -> dict[str, Any]:
-    """All runs, and each figure's mean, deviation and 95 % interval by recipe."""
+    """All runs, and each figure's mean, deviation and 95% interval by recipe."""
     names = dict.fromkeys(run.recipe for run in runs)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -37,9 +37,9 @@ def bench_report(runs: Sequence[BenchRun]) -> dict[str, Any]:
 
 
 def bench_table(report: dict[str, Any]) -> Table:
-    """One column a recipe, one row a figure; ± is half of the 95 % interval of the mean."""
+    """One column a recipe, one row a figure; ± is half of the 95% interval of the mean."""
     table = Table(
-        title="Bench", caption="± half of the 95 % interval of the mean", header_style="bold"
+        title="Bench", caption="± half of the 95% interval of the mean", header_style="bold"
     )
     table.add_column("")
     for name, figures in report["recipes"].items():

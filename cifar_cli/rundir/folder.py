@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cifar_cli.config import Config
-from cifar_cli.config.loading import build_config
+from cifar_cli.config.checking import build_complete
+from cifar_cli.config.migration import no_longer
 from cifar_cli.config.strict_yaml import MAX_BYTES, parse_yaml
 from cifar_cli.errors import CheckpointError, ConfigError, StorageError
 from cifar_cli.locking import exclusive
@@ -117,8 +118,6 @@ class RunDir:
     def locked(self) -> Iterator[None]:
         """Be the one process that trains here (POSIX; elsewhere nothing is locked).
 
-        The system releases the lock however the process ends.
-
         Raises:
             ConfigError: Another process trains in this folder.
         """
@@ -214,24 +213,22 @@ class RunDir:
         """Keep of `steps.csv` the rows of the steps before `first`, which are not done again.
 
         Returns:
-            Whether the file was damaged; as it was, it is then `damaged-steps.csv`.
+            Whether the file was damaged, and is now `damaged-steps.csv`.
         """
         path = self.path / "steps.csv"
-        kept: dict[int, StepRecord] = {}
-        is_damaged = False
+        rows, is_damaged = list[StepRecord](), True
         try:
             table = parse_table(read_regular(path, MAX_TABLE), StepRecord)
+            rows, is_damaged = table.rows, bool(table.damaged)
         except FileNotFoundError:
             return False
         except OSError:
-            is_damaged = True
-        else:
-            is_damaged = bool(table.damaged)
-            kept = {row.step: row for row in table.rows if row.step < first}
+            pass
+        kept = {row.step: row for row in rows if row.step < first}
         if is_damaged:
             with storage_errors(path):
                 path.replace(path.with_name("damaged-steps.csv"))
-        # Always anew: what is appended to later is then a file of this process that it may write.
+        # Always anew: what is appended to is then a file that this process may write.
         write_text(path, table_text((kept[step] for step in sorted(kept)), StepRecord))
         return is_damaged
 
@@ -273,7 +270,10 @@ class RunDir:
             tree = parse_yaml(text, "it is damaged")
             if not isinstance(tree, dict):
                 raise ValueError("it holds no settings")
-            return build_config(tree)
+            config, dropped = build_complete(tree)
+            if dropped:
+                raise ConfigError("; ".join(no_longer(dropped)))
+            return config
         except (OSError, ValueError) as error:
             raise _unreadable(self.config, reason_of(error)) from error
         except ConfigError as error:

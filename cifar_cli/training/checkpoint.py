@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from cifar_cli.config import Config
-from cifar_cli.config.loading import build_config
+from cifar_cli.config.checking import build_complete, complete_tree
+from cifar_cli.config.migration import no_longer
 from cifar_cli.errors import CheckpointError, ConfigError
 from cifar_cli.models import build_model
 from cifar_cli.storage import storage_errors, write_bytes
-from cifar_cli.training.averaging import SlowWeights, averaged
 from cifar_cli.training.document import FORMAT, VERSION, Optimizer, Training, check_document
 from cifar_cli.training.runtime import memory_errors, restore_rng, rng_state
 from cifar_cli.training.sealed import DamagedError, read_archive, reading, seal
@@ -48,6 +48,13 @@ class Checkpoint:
     """Fingerprint of the images that it was trained and validated on."""
     training: Training | None
     """Optimiser, position, history and generators; None in a file of weights alone."""
+    dropped: dict[str, Any] = field(default_factory=dict)
+    """Settings that it was trained with and that this version no longer has, by key."""
+
+    @property
+    def eval_size(self) -> int:
+        """Side in pixels at which its network classifies."""
+        return int(self.dropped.get("model.eval_size", self.config.eval_size))
 
 
 def save_checkpoint(
@@ -68,7 +75,7 @@ def save_checkpoint(
     content: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
-        "config": config.model_dump(mode="json"),
+        "config": complete_tree(config),
         "class_names": list(class_names),
         "data": data,
         "weights": {name: t.detach().cpu() for name, t in state.model.state_dict().items()},
@@ -83,11 +90,6 @@ def save_checkpoint(
             "losses": torch.stack(state.losses).cpu() if state.losses else torch.zeros(0),
             "correct": 0 if state.correct is None else int(state.correct),
             "history": [asdict(record) for record in state.history],
-            "mean": {
-                "count": state.slow.count,
-                "kind": state.slow.kind,
-                "tensors": [t.cpu() for t in state.slow.tensors],
-            },
             "rng": rng_state(device),
         }
     buffer = io.BytesIO()
@@ -108,7 +110,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         with memory_errors(*reading(path)):
             content = read_archive(path, _others(path))
         document = check_document(content, str(path))
-        config = build_config(document.config)
+        config, dropped = build_complete(document.config)
+        if "model.strided" in dropped:
+            raise ConfigError(
+                f"{no_longer(dropped)[0]}. Use the version of cifar-resnet that wrote it."
+            )
         weights = {_PREFIX.sub("", name): tensor for name, tensor in document.weights.items()}
         with torch.device("meta"):  # which takes no memory, however wide it is
             network = build_model(config.model, len(document.class_names), config.data.image_size)
@@ -120,7 +126,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except RecursionError:
         raise CheckpointError(f"{path} is nested too deeply for a checkpoint.") from None
     names = tuple(document.class_names)
-    return Checkpoint(path, config, names, weights, document.data, document.training)
+    return Checkpoint(path, config, names, weights, document.data, document.training, dropped)
 
 
 def load_newest(path: Path) -> Checkpoint | None:
@@ -168,12 +174,6 @@ def restore(state: TrainState, checkpoint: Checkpoint) -> None:
     state.losses = list(training.losses.to(device))
     state.correct = torch.tensor(training.correct, device=device)
     state.history = [epoch.record for epoch in training.history]
-    if mean := training.mean:
-        own = [tensor.shape for tensor in averaged(state.model)] if mean.tensors else []
-        if [tensor.shape for tensor in mean.tensors] != own or bool(mean.count) != bool(own):
-            raise _misfit(checkpoint.path, "training.mean", "average")
-        tensors = [tensor.to(device) for tensor in mean.tensors]
-        state.slow = SlowWeights(mean.count, mean.kind, tensors)
     try:
         restore_rng(training.rng.states, device)
     except (RuntimeError, TypeError):

@@ -7,7 +7,7 @@ the network that is resumed (names and shapes) is checked where it is put into i
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import (
@@ -165,14 +165,6 @@ class Optimizer(_Part):
     """Averages by the parameter's number, in the order of the network's parameters."""
 
 
-class Mean(_Part):
-    """The average of the weights; see `averaging.SlowWeights`."""
-
-    count: Count
-    kind: Literal["", "mean", "lookahead"] = "mean"
-    tensors: Annotated[list[Numbers], Field(max_length=MAX_TENSORS, fail_fast=True)]
-
-
 class Generators(_Part):
     """States of the random number generators."""
 
@@ -197,8 +189,6 @@ class Training(_Part):
     losses: Annotated[Numbers, AfterValidator(_one_dimensional)]
     correct: Count
     history: Annotated[list[Epoch], Field(max_length=MAX_EPOCHS, fail_fast=True)]
-    mean: Mean | None = None
-    """Older files have none."""
     rng: Generators
 
     @model_validator(mode="after")

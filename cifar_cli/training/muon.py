@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cifar_cli.config.schema import OptimConfig
+from cifar_cli.config import MuonConfig
 
 # A quintic whose iteration sends all singular values into about 0.7 to 1.2.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -83,7 +83,7 @@ def _polynomial(gram: Tensor) -> Tensor:
     return out
 
 
-def muon_groups(model: nn.Module, config: OptimConfig, max_lr: float) -> list[dict[str, Any]]:
+def muon_groups(model: nn.Module, config: MuonConfig, max_lr: float) -> list[dict[str, Any]]:
     """Sort parameters: filters to Muon; matrices (the head) and biases to SGD.
 
     Batch norm's scales are left out, and so stay as they start: the rates at which biases learn

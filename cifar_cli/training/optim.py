@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cifar_cli.config.schema import OptimConfig
+from cifar_cli.config import OptimConfig
 from cifar_cli.training.muon import Muon, muon_groups
 from cifar_cli.training.schedule import StepSettings
 

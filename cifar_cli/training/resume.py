@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from cifar_cli.config import Config
 from cifar_cli.config.loading import flat_settings
+from cifar_cli.config.migration import no_longer
 from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.sources import Splits, choose_splits
 from cifar_cli.data.types import Dataset
@@ -85,16 +86,24 @@ def resumed_settings(
 
     Raises:
         ConfigError: Something that decides the result would change, and may not.
+        CheckpointError: The run was trained in a way that this version does not know.
     """
     old = checkpoint.config
+    if checkpoint.dropped:
+        raise CheckpointError(
+            f"{checkpoint.path} cannot be resumed: {'; '.join(no_longer(checkpoint.dropped))}.",
+            "It can be evaluated. Start a new run, or use the version that wrote it.",
+        )
     if config.optim.max_lr == "auto":
-        found = config.optim.model_copy(update={"max_lr": old.optim.max_lr})
-        config = config.model_copy(update={"optim": found})
+        optim = config.optim.model_copy(update={"max_lr": old.optim.max_lr})
+        config = config.model_copy(update={"optim": optim})
     before, now = flat_settings(old), flat_settings(config)
     changed = [
         Change(key, before[key], now[key])
         for key in before
-        if before[key] != now[key] and key not in FREE_TO_CHANGE | CHECKED_BY_SHAPE
+        if key in now  # another network, or another optimiser, has others
+        and before[key] != now[key]
+        and key not in FREE_TO_CHANGE | CHECKED_BY_SHAPE
     ]
     run = checkpoint.path.parent.parent
     if changed and not allow_changes:

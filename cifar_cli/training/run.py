@@ -273,7 +273,8 @@ def _target(run_dir: str | os.PathLike[str] | None, name: str | None, resume: bo
 def _fresh_state(config: Config, num_classes: int, loader: TrainLoader) -> TrainState:
     torch.manual_seed(config.seed)
     with memory_errors(*smaller_network(config)):
-        model = build_model(config.model, num_classes, config.data.image_size, loader.sample)
+        size, eval_size = config.data.image_size, config.eval_size
+        model = build_model(config.model, num_classes, size, loader.sample, eval_size)
         model = place_model(model, config, loader.device)
     assert not isinstance(config.optim.max_lr, str)
     return TrainState(model, build_optimizer(model, config.optim, config.optim.max_lr))

@@ -243,7 +243,7 @@ def smaller_network(config: Config) -> tuple[str, str]:
 
 
 def _can_shrink(config: Config) -> bool:
-    return config.data.image_size >= 2 * 32
+    return config.data.image_size >= 2 * 32 and config.eval_size == config.data.image_size
 
 
 def _narrower(config: Config) -> str:

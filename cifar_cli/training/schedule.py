@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cifar_cli.config.schema import ScheduleConfig
+from cifar_cli.config import OneCycleConfig, ScheduleConfig
 
 BETA1_LOW, BETA1_HIGH = 0.85, 0.95
 
@@ -28,7 +28,7 @@ def settings_at(step: int, total_steps: int, max_lr: float, config: ScheduleConf
     return one_cycle(step, total_steps, max_lr, config)
 
 
-def one_cycle(step: int, total_steps: int, max_lr: float, config: ScheduleConfig) -> StepSettings:
+def one_cycle(step: int, total_steps: int, max_lr: float, config: OneCycleConfig) -> StepSettings:
     """Learning rate and Adam's beta1 of a step, counted from 0.
 
     The rate rises from max_lr / div_factor to max_lr, then falls to

@@ -18,7 +18,6 @@ from cifar_cli.data.worker_pool import StoppedWaitingError
 from cifar_cli.errors import DivergedError
 from cifar_cli.models.speed_resnet import resized
 from cifar_cli.rundir import EpochRecord, StepRecord
-from cifar_cli.training.averaging import SlowWeights, average
 from cifar_cli.training.evaluation import predict_logits, score
 from cifar_cli.training.optim import apply_settings
 from cifar_cli.training.runtime import autocast
@@ -44,8 +43,6 @@ class TrainState:
     correct: Tensor | None = None
     """Images classified correctly in the epoch at hand; int64 scalar on the device."""
     history: list[EpochRecord] = field(default_factory=list)
-    slow: SlowWeights = field(default_factory=SlowWeights)
-    """Average of the weights, where one is asked for."""
 
     @property
     def best_accuracy(self) -> float:
@@ -100,7 +97,6 @@ def train_epochs(
             loss.backward()  # type: ignore[no-untyped-call]
             loss = _checked(loss.detach(), state)
             state.optimizer.step()
-            average(state.slow, state.model, step, total, config.train)
             _count(state, loss, logits.detach(), labels)
             state.seconds = time.perf_counter() - started
             on_step(state.epoch, state.step)

@@ -21,8 +21,8 @@ import torch
 from conftest import TINY, TINY_FLAGS, Answer, random_images, tiny_config, tree
 from torch import nn
 
-from cifar_cli.config import Config, load_config
-from cifar_cli.config.loading import flat_settings, read_config
+from cifar_cli.config import load_config
+from cifar_cli.config.settings import TAGS, all_settings
 from cifar_cli.data.loader import TrainLoader, make_augment
 from cifar_cli.data.sources import Splits
 from cifar_cli.data.types import ImageSet
@@ -108,7 +108,7 @@ def test_a_power_of_ten_is_a_number(cli: Cli, in_tmp: Path, way: str) -> None:
     more = ["--config", "mine.yaml", "--set", "optim.max_lr=1e-3"] if way == "--set" else []
     answer = cli("train", *(more or [way, "mine.yaml"]), "--run-dir", "r")
     assert answer.code == 0, answer.err
-    rate = read_config(in_tmp / "r" / "config.yaml").optim.max_lr
+    rate = load_config(in_tmp / "r" / "config.yaml", env={}).optim.max_lr
     assert rate == 0.001
     assert isinstance(rate, float)
 
@@ -210,20 +210,23 @@ EXTREMES = (
 @pytest.mark.fault(47)
 @pytest.mark.fault(68)
 def test_no_value_of_any_setting_is_a_fault_of_the_program(cli: Cli, in_tmp: Path) -> None:
-    for number, (key, default) in enumerate(flat_settings(Config()).items()):
+    for number, (key, variant, field) in enumerate(all_settings()):
+        section, default = key.partition(".")[0], field.default
+        named = [f"{section}.{TAGS[section]}={variant}"] if variant else []
         for value in EXTREMES:
             with contextlib.suppress(ConfigError):  # anything else would escape
-                load_config(settings=TINY, overrides=[f"{key}={value}"], env={})
+                load_config(overrides=[*named, f"{key}={value}"], env={})
         # Too few steps for a curve: it ends with 2 whether the setting is right or wrong.
         value = EXTREMES[number % len(EXTREMES)]
-        answer = cli("find-lr", "--num-iter", 1, "--set", f"{key}={value}")
+        sets = [part for text in (*named, f"{key}={value}") for part in ("--set", text)]
+        answer = cli("find-lr", "--num-iter", 1, *sets)
         assert answer.code == 2, (key, value, answer.err)
         assert len(answer.err.splitlines()) == 1
         assert len(answer.err) < 900
         if isinstance(default, int | float) and not isinstance(default, bool):
             for value in ("-1e300", "1e300"):
                 with pytest.raises(ConfigError, match=rf"Wrong settings: {re.escape(key)} = "):
-                    load_config(overrides=[f"{key}={value}"], env={})
+                    load_config(overrides=[*named, f"{key}={value}"], env={})
     assert tree(in_tmp) == []
 
 

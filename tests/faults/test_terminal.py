@@ -156,9 +156,9 @@ def test_what_an_encoding_lacks_is_written_as_the_nearest_ascii() -> None:
         for encoding in ("latin-1", "cp1252", "cp437", "utf-8"):
             assert text.encode(encoding, NEAREST)
     plain = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    Screen(Stream(plain, is_needed=True)).print("95 % ± 1 ✓")
+    Screen(Stream(plain, is_needed=True)).print("95% ± 1 ✓")
     plain.seek(0)
-    assert plain.read() == "95 % +- 1 v\n"
+    assert plain.read() == "95% +- 1 v\n"
 
 
 @linux
@@ -224,8 +224,8 @@ sys.meta_path.insert(0, Finder())
 IN_A_CALLBACK = """
 class Deleted:
     def __del__(self): kill()
-import cifar_cli.config.loading as loading
-names = loading.recipe_names
+import cifar_cli.config.recipe_files as recipe_files
+names = recipe_files.recipe_names
 def spoiled():
     Deleted()
     return names()
@@ -235,8 +235,8 @@ cifar_cli.config.recipe_names = spoiled
 SWALLOWED = """
 import cifar_cli.cli.stopping as stopping
 stopping.GRACE_SECONDS = 0.3
-import cifar_cli.config.loading as loading, time
-names = loading.recipe_names
+import cifar_cli.config.recipe_files as recipe_files, time
+names = recipe_files.recipe_names
 def deaf():
     try:
         kill()

@@ -21,7 +21,7 @@ from cifar_cli.kernels import library
     ],
     ids=str,
 )
-def test_without_a_compiler_that_works_x(
+def test_without_a_compiler_that_works_status_says_why(
     compilers: tuple[str, ...],
     flags: tuple[str, ...],
     why: str,
