@@ -46,7 +46,7 @@ def empty(*paths: str) -> Callable[[Path], None]:
         (empty("train/owl"), ["no images that can be read in train/owl."]),
         (empty("test/owl"), ["no images that can be read in test/owl."]),
         (empty("train/owl", "test/owl"), ["read in train/owl, test/owl."]),
-        (lose("train/owl", "train/dog", "test/owl", "test/dog"), ["one class only, cat"]),
+        (lose("train/owl", "train/dog", "test/owl", "test/dog"), ["only one class, cat"]),
         (lose("test/cat", "test/dog", "test/owl"), ["test holds no images"]),
         (empty("train/cat", "train/dog", "train/owl"), ["train holds no images"]),
         (lose("test"), ["neither test/ nor val/"]),

@@ -236,7 +236,7 @@ def test_32_bit_pixels_have_no_white_and_are_refused(cli: Cli, class_folders: Ma
     Image.new("F", (32, 32), 0.5).save(root / "train" / "cat" / "0000.tif")
     answer = cli(*TRAIN, "--data", root)
     assert answer.code == 3
-    assert "train/cat/0000.tif (its pixels have 32 bits" in answer.err
+    assert "train/cat/0000.tif (it has 32-bit pixels" in answer.err
 
 
 @pytest.mark.fault(42)
