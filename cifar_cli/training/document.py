@@ -164,6 +164,14 @@ class Optimizer(_Part):
     ]
     """Averages by the parameter's number, in the order of the network's parameters."""
 
+    @model_validator(mode="after")
+    def _steps_are_counts(self) -> Optimizer:
+        for number, values in self.state.items():
+            step = values.get("step")
+            if step is not None and not (step.numel() == 1 and 0 <= float(step) < 2**53):
+                raise ValueError(f"the step of parameter {number} is not a count")
+        return self
+
 
 class Generators(_Part):
     """States of the random number generators."""

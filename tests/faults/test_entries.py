@@ -219,6 +219,15 @@ def test_numbers_of_any_precision_are_trained_on_as_float32(document: Any, tmp_p
         assert {tensor.dtype for tensor in tensors} == {torch.float32}, dtype
 
 
+@pytest.mark.fault(65)
+@pytest.mark.parametrize("step", [float("nan"), float("inf"), -1.0, [1.0, 2.0]])
+def test_a_step_of_the_optimiser_is_a_count(document: Any, step: object) -> None:
+    entry = ("training", "optimizer", "state", 0, "step")
+    changed = replaced(document, entry, torch.tensor(step))
+    with pytest.raises(CheckpointError, match="the step of parameter 0 is not a count"):
+        check_document(changed, "last.pt")
+
+
 def converted(value: Any, dtype: torch.dtype) -> Any:
     """A tree with all its floating-point tensors in another precision."""
     if isinstance(value, dict):
