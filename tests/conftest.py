@@ -29,8 +29,11 @@ from cifar_cli.training.runtime import COMPILER_CACHE
 
 # A CPU is tested, also where there is a GPU, for which torch has not looked yet.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
-# A shell starts what it puts in the background deaf to Ctrl-C, and so would be all processes here.
+# A shell starts what it puts in the background deaf to Ctrl-C, and nohup deaf to SIGHUP;
+# and so would be all processes here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # Timing depends on the machine that runs the tests; what is tested here does not.
 settings.register_profile("plain", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("plain")

@@ -169,7 +169,7 @@ def test_wrong_names_are_refused_with_the_right_ones(trained: Path, tmp_path: Pa
         evaluate(trained, split="valid")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="--tta"):
         evaluate(trained, tta="mirror")  # type: ignore[arg-type]
-    with pytest.raises(CheckpointError, match="neither last nor best"):
+    with pytest.raises(CheckpointError, match="not last or best"):
         evaluate(trained, checkpoint="lst")
     with pytest.raises(CheckpointError, match="No run"):
         evaluate(tmp_path / "nothing")

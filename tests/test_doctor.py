@@ -75,7 +75,7 @@ def test_all_is_well_and_nothing_is_left_behind(cli: Cli, in_tmp: Path) -> None:
     assert "5,000 training and 1,000 test images" in details["data"]
     how = "code that was compiled here" if status().is_loaded else "no compiled code: "
     assert f"convolutions use {how}" in details["training step"]
-    assert "128 draws in 2 loader processes all differ" in details["augmentation"]
+    assert "128 draws in 2 loader processes are all different" in details["augmentation"]
     assert tree(in_tmp) == []
     home = tree(Path(os.environ["CIFAR_RESNET_HOME"]))
     assert [name for name in home if not name.startswith("native/tiles-")] == []

@@ -86,15 +86,18 @@ def _run(arguments: list[str], stopping: Stopping) -> int:
     arguments = [_expanded(text) for text in arguments]
     outcome: Any
     try:
+        stopping.raises = True
         outcome = app(arguments, standalone_mode=False, prog_name="cifar-resnet")
         sys.stdout.flush()
     except BaseException as error:
+        stopping.raises = False
         if stopping.number is None and not isinstance(error, KeyboardInterrupt):
             if "--debug" in arguments:
                 trace = "".join(traceback.format_exception(error))
                 print(*map(printable, trace.splitlines()), sep="\n", file=sys.stderr)
             return fail(*explain(error, arguments))
         outcome = 130
+    stopping.raises = False
     if stopping.number is not None:
         outcome = 128 + stopping.number
     if isinstance(outcome, int) and outcome > 128:  # what Typer makes of Ctrl-C is one, too

@@ -73,6 +73,8 @@ class Stopping:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.raises = False
+        """Whether a signal raises, so that a command can clean up; else it ends the process."""
         self._is_over = False
         self._before: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
@@ -102,7 +104,7 @@ class Stopping:
             sys.unraisablehook = self._hook
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None or _is_importing(frame):
+        if self.number is not None or not self.raises or _is_importing(frame):
             leave(number)
         self.number = number
         raise KeyboardInterrupt

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cifar_cli.analysis.doctor import Check
-from cifar_cli.models.summary import ModelSummary
 from cifar_cli.rundir import SCHEMA_VERSION
-from cifar_cli.training.result import TrainResult
+
+if TYPE_CHECKING:  # doctor prints its report also where torch does not load
+    from cifar_cli.analysis.doctor import Check
+    from cifar_cli.models.summary import ModelSummary
+    from cifar_cli.training.result import TrainResult
 
 
 def training_document(result: TrainResult) -> dict[str, Any]:
