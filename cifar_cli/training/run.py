@@ -21,11 +21,10 @@ from cifar_cli.errors import (
     CheckpointError,
     CifarError,
     Interrupted,
-    StorageError,
     nearest_hint,
 )
 from cifar_cli.models import build_model
-from cifar_cli.rundir import EpochRecord, RunDir, StepRecord, create_run, known_runs, run_path
+from cifar_cli.rundir import EpochRecord, RunDir, create_run, known_runs, run_path
 from cifar_cli.storage import check_place, write_csv, write_text
 from cifar_cli.training.checkpoint import (
     Checkpoint,
@@ -202,12 +201,10 @@ def _train_in(
                     if record.val_accuracy > best:
                         best = record.val_accuracy
                         save(run.best, weights_only=True)
-                    appended = _appended(run, steps)
+                    run.append_steps(steps)
                 save(run.last)
                 saved, completed = time.monotonic(), len(state.history)
                 if ended:
-                    if appended:  # the epoch is saved; no side file costs it
-                        raise appended
                     _report(run, record, state, config, observer)
                 if stop.number is not None and state.epoch <= config.train.epochs:
                     raise Interrupted(
@@ -232,15 +229,6 @@ def _report(
     run.write_status("running", epochs_completed=record.epoch, epochs=config.train.epochs)
     run.log("epoch", **record.__dict__)
     observer.epoch_ended(record)
-
-
-def _appended(run: RunDir, steps: Sequence[StepRecord]) -> StorageError | None:
-    """Append an epoch's steps; the error, if they cannot be."""
-    try:
-        run.append_steps(steps)
-    except StorageError as error:
-        return error
-    return None
 
 
 def _note_end(
