@@ -73,7 +73,7 @@ def class_accuracy(
         # A white ground keeps the line of the mean from running through a number.
         ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
         axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8.5, bbox=ground, zorder=3)
-        axis.axvline(mean, color=GREY, linestyle="--", linewidth=1.2, label=f"mean {mean:.1f} %")
+        axis.axvline(mean, color=GREY, linestyle="--", linewidth=1.2, label=f"mean {mean:.1f}%")
         axis.set(title=title, xlabel="images of the class classified correctly, %", xlim=(0, 109))
         axis.set_xticks(range(0, 101, 20))
         axis.grid(visible=False, axis="y")
