@@ -15,10 +15,9 @@ from typing import Any, NoReturn
 
 from cifar_cli.config.loading import without_settings
 from cifar_cli.errors import CifarError, ConfigError, Interrupted, OutOfMemoryError
+from cifar_cli.stops import STOPS
 from cifar_cli.training.temporary import temporary_folder
 
-# How a terminal, a shell or a scheduler stops a program. Not every system has all.
-STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 GRACE = 30.0
 """Seconds in which a child that is told to stop may save."""
 # What the system sends for lack of memory; SIGBUS for lack of shared memory.

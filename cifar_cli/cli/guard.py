@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 
-from cifar_cli.cli.stopping import SIGNALS
+from cifar_cli.stops import STOPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def guarded(program: Callable[[], int], tell: Callable[[], int]) -> int:
         ours, theirs = os.pipe()
     except OSError:  # too few handles
         return program()
-    heard = {*SIGNALS, signal.SIGCHLD}
+    heard = {*STOPS, signal.SIGCHLD}
     before, parent = signal.pthread_sigmask(signal.SIG_BLOCK, heard), os.getpid()
     try:
         child = os.fork()

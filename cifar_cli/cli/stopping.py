@@ -17,6 +17,8 @@ import signal
 import sys
 import time
 
+from cifar_cli.stops import STOPS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
@@ -26,9 +28,6 @@ GRACE_SECONDS = 10.0
 """So long may a command take to clean up after a signal, or after a second one."""
 STEP_SECONDS = 120.0
 """So long may training take, which listens itself, for the step at hand and to save."""
-SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
 
 
 def leave(number: int, _: object = None) -> None:
@@ -50,7 +49,7 @@ def is_writable(descriptor: int) -> bool:
 
 def leave_on_signals() -> None:
     """For as long as there is nothing to clean up: before a command and after it."""
-    for number in SIGNALS:
+    for number in STOPS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` and `&` set it
             signal.signal(number, leave)
     if hasattr(signal, "SIGCHLD"):  # ignored by some that start programs: no child could be awaited
@@ -60,7 +59,7 @@ def leave_on_signals() -> None:
 
 def _ignore_signals() -> None:
     """Python gives up its handlers a moment before the process ends with its exit code."""
-    for number in SIGNALS:
+    for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -83,7 +82,7 @@ class Stopping:
 
     def __enter__(self) -> Stopping:
         try:
-            for number in SIGNALS:
+            for number in STOPS:
                 if signal.getsignal(number) != signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._handle)
         except ValueError:  # not the main thread

@@ -21,11 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifar_cli.errors import CifarError
+from cifar_cli.stops import STOPS
 
-STOPS = [
-    number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None))
-]
-"""What is for the process that trains to answer; Windows has no SIGHUP."""
 WITHOUT = "Try --set data.workers=0."
 READY = 0
 """Ticket of the reply that says that a process can take requests."""

@@ -22,8 +22,9 @@ from cifar_cli import errors
 from cifar_cli.config import Config
 from cifar_cli.data.shared_memory import SharedMemory
 from cifar_cli.data.types import ImageSet
-from cifar_cli.data.worker import READY, STOPS, WITHOUT, Layout, map_arrays
+from cifar_cli.data.worker import READY, WITHOUT, Layout, map_arrays
 from cifar_cli.errors import ConfigError, OutOfMemoryError
+from cifar_cli.stops import STOPS
 
 AHEAD = 2
 """Batches that each process is asked for before the first of them is wanted."""

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from cifar_cli.stops import STOPS
+
 
 class StopSignal:
     """Notes SIGINT, SIGTERM and SIGHUP, so that the loop can end after the step at hand.
@@ -31,9 +33,7 @@ class StopSignal:
             yield self
             return
         # One that the process was started to ignore, as SIGHUP is by nohup, stays ignored.
-        names = ("SIGINT", "SIGTERM", "SIGHUP")
-        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-        heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+        heard = [number for number in STOPS if signal.getsignal(number) != signal.SIG_IGN]
         before = {number: signal.signal(number, self._note) for number in heard}
         try:
             yield self
