@@ -194,6 +194,7 @@ def name_cases(
         recipe = place / f"c{named}.yaml"
         shutil.copy(run / "config.yaml", recipe)
         trained = place / "run"
+        few = ["--num-iter", "18"]  # the fewest that there may be
         commands = [
             ["train", *tiny, "--data", str(data), "--run-dir", str(trained)],
             ["evaluate", str(trained), "--out", str(place / "eval")],
@@ -201,7 +202,7 @@ def name_cases(
             ["misclassified", str(trained), "--out", str(place / "wrong")],
             ["misclassified", str(trained), "--json"],
             ["preview-augs", "--data", str(data), "--out", str(place / "augs")],
-            ["find-lr", *steps, "--data", str(data), "--num-iter", "9", "--out", str(place / "lr")],
+            ["find-lr", *steps, "--data", str(data), *few, "--out", str(place / "lr")],
             ["doctor", "--data", str(data), "--run-dir", str(own)],
             ["plot", str(own)],
             ["plot", str(own), "--json"],
