@@ -94,3 +94,38 @@ def test_libraries_that_get_no_memory_end_as_one_message(tmp_path: Path, limit: 
     )
     assert (found.returncode, found.stderr.count("Error: ")) == (6, 1), found.stderr
     assert "Out of memory" in found.stderr
+
+
+def shell(limits: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The real command in a shell that has set some limits before."""
+    return subprocess.run(
+        ["bash", "-c", f'{limits}; exec "$@"', "sh", sys.executable, "-m", "cifar_cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_a_limit_of_data_is_one_of_memory(tmp_path: Path) -> None:
+    found = shell("ulimit -d 60000", "plot", str(tmp_path))
+    assert (found.returncode, found.stderr.count("Error: ")) == (6, 1), found.stderr
+
+
+@pytest.mark.parametrize("files", [5, 6, 8])
+def test_few_handles_cause_no_traceback(files: int) -> None:
+    found = shell(f"ulimit -n {files}", "recipes", "show", "demo")
+    assert found.returncode in (0, 6), found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_parent_that_ignores_the_end_of_children_hangs_nothing() -> None:
+    program = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
+    command = [sys.executable, "-c", f"{program}; os.execv(sys.argv[1], sys.argv[1:])"]
+    limited = ["bash", "-c", 'ulimit -v 8000000; exec "$@"', "sh", sys.executable]
+    found = subprocess.run(
+        [*command, "/bin/bash", *limited[1:], "-m", "cifar_cli", "recipes", "show", "demo"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "epochs: 8" in found.stdout

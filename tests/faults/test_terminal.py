@@ -363,3 +363,20 @@ def test_modules_in_the_working_folder_are_not_run(in_tmp: Path) -> None:
     )
     assert (found.returncode, found.stderr) == (0, "")
     assert not list(in_tmp.glob("ran-*"))
+
+
+def test_variables_that_are_no_numbers_and_a_deleted_folder_end_with_no_fault(
+    cli: Cli, in_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("COLUMNS", "²"), ("TERMINAL_WIDTH", "abc"), ("LINES", "-1")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert cli("recipes", "list").code == 0
+    monkeypatch.setenv("_CIFAR_RESNET_COMPLETE", "x")
+    assert cli("recipes", "show", "demo").code == 0
+    gone = in_tmp / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    answer = cli("summary")
+    assert (answer.code, "no longer exists" in answer.err) == (2, True)
