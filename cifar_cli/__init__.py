@@ -47,9 +47,9 @@ def _spare_threads() -> None:
         import resource
     except ImportError:  # Windows
         return
-    kinds = (resource.RLIMIT_NPROC, resource.RLIMIT_AS, resource.RLIMIT_DATA)
-    processes, *memory = (resource.getrlimit(kind)[0] for kind in kinds)
-    if 0 <= processes < 1000 or memory != [resource.RLIM_INFINITY] * 2:
+    from cifar_cli.limits import memory_limit
+
+    if 0 <= resource.getrlimit(resource.RLIMIT_NPROC)[0] < 1000 or memory_limit():
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 

@@ -13,6 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "cifar_cli"
 FLOORS = {
     "errors": 0,
+    "limits": 0,
     "stops": 0,
     "text": 0,
     "config": 1,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from cifar_cli.errors import CifarError, OutOfMemoryError, is_out_of_memory
+from cifar_cli.limits import memory_limit
 from cifar_cli.text import printable
 
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
@@ -92,16 +93,12 @@ def _package(module: str) -> str:
 
 
 def _limit() -> str:
-    """The limit of the address space, if there is one."""
-    try:
-        import resource
-    except ImportError:  # not POSIX
+    """The limit of this process's memory, if there is one."""
+    found = memory_limit()
+    if found is None:
         return ""
-    for option, kind in (("v", resource.RLIMIT_AS), ("d", resource.RLIMIT_DATA)):
-        limit = resource.getrlimit(kind)[0]
-        if limit != resource.RLIM_INFINITY:
-            return f" (this process may take {limit / 2**30:.1f} GiB: ulimit -{option})"
-    return ""
+    option, limit = found
+    return f" (this process may take {limit / 2**30:.1f} GiB: ulimit -{option})"
 
 
 def _with_value(message: str, arguments: Sequence[str]) -> str:

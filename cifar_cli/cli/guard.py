@@ -1,8 +1,8 @@
 """A process that stands before the program where memory is limited, and tells how it ended.
 
 Libraries of compiled code end the whole process where they get no memory: by exit code 1, by
-SIGABRT or SIGSEGV, and none of it can be caught. So under a limit of the address space the program
-goes on in a child, and what is left behind waits for it.
+SIGABRT or SIGSEGV, and none of it can be caught. So if memory is limited, the program continues in
+a child process, and the first process waits for it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 
+from cifar_cli.limits import memory_limit
 from cifar_cli.stops import STOPS
 
 TYPE_CHECKING = False
@@ -81,12 +82,6 @@ def end_with(parent: int) -> None:
 
 
 def _is_limited() -> bool:
-    if not hasattr(signal, "sigwaitinfo"):
-        return False
-    try:
-        import resource
-    except ImportError:  # Windows
-        return False
-    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
     # A thread's stack may be too large for the machine as well.
-    return limits != [resource.RLIM_INFINITY] * 2 or "OMP_STACKSIZE" in os.environ
+    is_limited = memory_limit() is not None or "OMP_STACKSIZE" in os.environ
+    return is_limited and hasattr(signal, "sigwaitinfo")

@@ -72,7 +72,7 @@ def _read(name: str, folder: Path) -> tuple[dict[str, Any], str, Path]:
     if name in recipe_names():
         text = recipe_text(name)
         return mapping(parse_yaml(text, f"recipe {name!r}"), name), name, folder
-    path = folder / Path(name).expanduser() if name.startswith("~") else folder / name
+    path = folder / Path(name).expanduser()
     if name.endswith((".yaml", ".yml")) or os.sep in name or path.is_file():
         return read_file(path), str(path.resolve()), path.parent
     recipe_text(name)  # raises, and names the nearest recipe
