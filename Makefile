@@ -66,7 +66,7 @@ bench: setup
 	$(BIN)/python benchmarks/start_methods.py
 
 fuzz: setup
-	$(BIN)/python benchmarks/fuzz.py
+	$(BIN)/python tests/fuzz.py
 
 soak: setup
 	$(BIN)/python tests/soak.py
@@ -75,7 +75,7 @@ reliability: setup
 	mkdir -p build
 	$(PYTEST) -m fault --fault-report=build/faults.json
 	$(BIN)/python tests/soak.py --out build/soak.json
-	$(BIN)/python benchmarks/fuzz.py --out build/fuzz.json
+	$(BIN)/python tests/fuzz.py --out build/fuzz.json
 	$(BIN)/python doc/generate_reliability.py --faults build/faults.json --soak build/soak.json --fuzz build/fuzz.json
 
 clean:

@@ -24,10 +24,10 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from cifar_cli.analysis.flops import training_flops
 from cifar_cli.config import Config, load_config
 from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.types import ImageSet
+from cifar_cli.experiments.flops import training_flops
 from cifar_cli.models import build_model
 from cifar_cli.training.optim import build_optimizer
 from cifar_cli.training.runtime import autocast, place_model, prepare_runtime

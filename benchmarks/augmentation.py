@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cifar_cli.config import load_config
 from cifar_cli.data.loader import make_augment
-from cifar_cli.data.shapes import load_shapes
+from cifar_cli.data.sources.shapes import load_shapes
 from cifar_cli.training.runtime import prepare_runtime
 
 

@@ -30,9 +30,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from cifar_cli.config import Config, load_config
-from cifar_cli.data.augment_albumentations import AlbumentationsAugment
+from cifar_cli.data.augment.by_albumentations import AlbumentationsAugment
 from cifar_cli.data.loader import TrainLoader
-from cifar_cli.data.shapes import load_shapes
+from cifar_cli.data.sources.shapes import load_shapes
 from cifar_cli.data.types import ImageSet
 from cifar_cli.models import build_model
 from cifar_cli.training.optim import build_optimizer

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from cifar_cli.data import cifar10, download
+from cifar_cli.data.sources import cifar10, download
 
 NAMES = (*cifar10.TRAIN_BATCHES, *cifar10.TEST_BATCHES)
 

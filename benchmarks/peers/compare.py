@@ -27,10 +27,11 @@ from typing import Any
 import torch
 import yaml
 
-from cifar_cli.analysis.bench import BenchRun, bench, interleaved, plan, spread
 from cifar_cli.config import load_config
-from cifar_cli.data.sources import Splits, load_dataset
+from cifar_cli.data.sources.load import load_dataset
+from cifar_cli.data.splits import Splits
 from cifar_cli.data.types import Dataset
+from cifar_cli.experiments.bench import BenchRun, bench, interleaved, plan, spread
 from cifar_cli.storage import write_json
 
 HERE = Path(__file__).parent

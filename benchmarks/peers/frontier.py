@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from cifar_cli.analysis.bench import RECORD, read_run
+from cifar_cli.experiments.bench import RECORD, read_run
 from cifar_cli.output.figures.style import BLUE, VERMILION, new_figure
 
 

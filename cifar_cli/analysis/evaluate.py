@@ -20,7 +20,8 @@ from cifar_cli.analysis.metrics import (
 from cifar_cli.analysis.tta import KINDS, Tta, tta_forward
 from cifar_cli.config import Config
 from cifar_cli.config.checking import build_config
-from cifar_cli.data.sources import choose_splits, load_dataset
+from cifar_cli.data.sources.load import load_dataset
+from cifar_cli.data.splits import choose_splits
 from cifar_cli.data.types import Dataset, ImageSet, Progress
 from cifar_cli.errors import CheckpointError, ConfigError, DataError, DivergedError, nearest_hint
 from cifar_cli.models import build_model

@@ -57,7 +57,7 @@ def bench(
     if len({Path(name).stem for name in names}) < len(names):
         raise ConfigError(f"Recipes {', '.join(names)}: each needs a file name of its own.")
 
-    from cifar_cli.analysis.bench import bench as run_bench
+    from cifar_cli.experiments.bench import bench as run_bench
     from cifar_cli.output.bench_table import bench_report, bench_table
     from cifar_cli.output.console import print_files, print_json, remarks, results
     from cifar_cli.output.figures.speed import accuracy_against_seconds

@@ -37,7 +37,7 @@ def doctor(
     The exit code is 0, or that of the first failed check.
     """
     settings = options.resolve(locals())
-    from cifar_cli.analysis.doctor import examine
+    from cifar_cli.doctor.checks import examine
     from cifar_cli.output.console import Bars, print_json, results
     from cifar_cli.output.doctor_table import doctor_table
     from cifar_cli.output.documents import check_document

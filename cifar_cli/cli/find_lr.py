@@ -39,7 +39,8 @@ def find_lr(
     folder = out or Path("lr_range")
     import shlex
 
-    from cifar_cli.data.sources import choose_splits, load_dataset
+    from cifar_cli.data.sources.load import load_dataset
+    from cifar_cli.data.splits import choose_splits
     from cifar_cli.output.console import Bars, print_files, print_json, results
     from cifar_cli.output.figures.curves import lr_range
     from cifar_cli.rundir import SCHEMA_VERSION

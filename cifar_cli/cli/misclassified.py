@@ -41,7 +41,7 @@ def misclassified(
     Writes gallery.png and misclassified.csv to the run's misclassified/.
     """
     from cifar_cli.analysis.evaluate import predict
-    from cifar_cli.analysis.misclassified import find_mistakes
+    from cifar_cli.analysis.mistakes import find_mistakes
     from cifar_cli.output.console import Bars, print_files, print_json, results
     from cifar_cli.output.figures.images import Caption, mistake_gallery
     from cifar_cli.output.tables import mistake_table

@@ -45,7 +45,7 @@ def preview_augs(
     from PIL import Image
 
     from cifar_cli.data.preview import preview
-    from cifar_cli.data.sources import load_dataset
+    from cifar_cli.data.sources.load import load_dataset
     from cifar_cli.output.console import Bars, print_files
     from cifar_cli.output.figures.images import augmentation_grid, sample_grid
     from cifar_cli.storage import atomic_file

@@ -28,7 +28,7 @@ def summary(
     The number of classes is ten, or that of the folder given with --data.
     """
     settings = options.resolve(locals())
-    from cifar_cli.data.sources import count_classes
+    from cifar_cli.data.sources.load import count_classes
     from cifar_cli.models import build_model
     from cifar_cli.models.summary import summarise
     from cifar_cli.output.console import print_json, results

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cifar_cli.config import Config
-from cifar_cli.data.augment_tensor import TensorAugment
+from cifar_cli.data.augment.tensor import TensorAugment
 from cifar_cli.data.keyed import epoch_order
 from cifar_cli.data.types import ImageSet
 from cifar_cli.data.worker_pool import WorkerPool
@@ -161,7 +161,7 @@ def make_augment(config: Config) -> Augment:
     if chosen.form == "tensor":
         return TensorAugment(chosen, config.data.mean_colour, config.seed)
     # Only this form needs Albumentations, whose import takes seconds.
-    from cifar_cli.data.augment_albumentations import AlbumentationsAugment
+    from cifar_cli.data.augment.by_albumentations import AlbumentationsAugment
 
     by_image = AlbumentationsAugment(
         chosen, config.data.mean_colour, config.seed, config.data.image_size

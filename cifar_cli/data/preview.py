@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cifar_cli.config import AugmentConfig, Config
 from cifar_cli.data.loader import make_augment
-from cifar_cli.data.sources import balanced_draw
+from cifar_cli.data.splits import balanced_draw
 from cifar_cli.data.types import Dataset
 from cifar_cli.errors import ConfigError
 

@@ -102,7 +102,7 @@ def answer_requests(setup: dict[str, Any], replies: BinaryIO, token: str) -> Non
         # Albumentations takes torch along where it is there, and does without where it is not.
         sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
         from cifar_cli.config import AlbumentationsConfig
-        from cifar_cli.data.augment_albumentations import AlbumentationsAugment
+        from cifar_cli.data.augment.by_albumentations import AlbumentationsAugment
 
         layout = Layout(*setup["layout"])
         with open(setup["memory"], "r+b", closefd=True) as file:

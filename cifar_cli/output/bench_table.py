@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from cifar_cli.analysis.bench import BenchRun, spread
+from cifar_cli.experiments.bench import BenchRun, spread
 from cifar_cli.output.console import counted
 from cifar_cli.rundir import SCHEMA_VERSION
 from cifar_cli.text import printable

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from cifar_cli.analysis.doctor import Check
+from cifar_cli.doctor.checks import Check
 from cifar_cli.output.console import styled
 
 

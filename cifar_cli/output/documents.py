@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cifar_cli.rundir import SCHEMA_VERSION
 
 if TYPE_CHECKING:  # doctor prints its report also where torch does not load
-    from cifar_cli.analysis.doctor import Check
+    from cifar_cli.doctor.checks import Check
     from cifar_cli.models.summary import ModelSummary
     from cifar_cli.training.result import TrainResult
 

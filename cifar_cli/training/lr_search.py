@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from cifar_cli.config import Config
 from cifar_cli.data.loader import TrainLoader
-from cifar_cli.data.sources import Splits
+from cifar_cli.data.splits import Splits
 from cifar_cli.errors import ConfigError, DivergedError
 from cifar_cli.models import build_model
 from cifar_cli.training.optim import build_optimizer

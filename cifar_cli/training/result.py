@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cifar_cli.config import Config
-from cifar_cli.data.sources import Splits
+from cifar_cli.data.splits import Splits
 from cifar_cli.rundir import EpochRecord, RunDir
 from cifar_cli.training.checkpoint import Checkpoint
 from cifar_cli.training.trainer import TrainState

@@ -11,7 +11,7 @@ from cifar_cli.config import Config
 from cifar_cli.config.loading import flat_settings
 from cifar_cli.config.migration import no_longer
 from cifar_cli.data.loader import TrainLoader
-from cifar_cli.data.sources import Splits, choose_splits
+from cifar_cli.data.splits import Splits, choose_splits
 from cifar_cli.data.types import Dataset
 from cifar_cli.errors import CheckpointError, CifarError, ConfigError
 from cifar_cli.rundir import RunDir

@@ -15,7 +15,8 @@ import torch
 from cifar_cli.config import Config
 from cifar_cli.config.loading import config_yaml
 from cifar_cli.data.loader import TrainLoader
-from cifar_cli.data.sources import Splits, choose_splits, load_dataset
+from cifar_cli.data.sources.load import load_dataset
+from cifar_cli.data.splits import Splits, choose_splits
 from cifar_cli.data.types import BadImage
 from cifar_cli.errors import (
     CheckpointError,

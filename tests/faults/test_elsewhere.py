@@ -24,7 +24,7 @@ from local_cifar10 import (
 )
 
 from cifar_cli import train
-from cifar_cli.data.cifar10 import ARCHIVE, CLASS_NAMES
+from cifar_cli.data.sources.cifar10 import ARCHIVE, CLASS_NAMES
 
 FLAGS = [*TINY_FLAGS, "--set", "runtime.threads=1"]
 Cli = Callable[..., Answer]

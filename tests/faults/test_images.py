@@ -24,9 +24,9 @@ from PIL import EpsImagePlugin, Image, UnidentifiedImageError
 
 import cifar_cli
 from cifar_cli.config import DataConfig
-from cifar_cli.data.decode import EXTENSIONS, FORMATS, NoImageError, decode_image
-from cifar_cli.data.listing import Listing, list_folders
-from cifar_cli.data.sources import load_dataset
+from cifar_cli.data.sources.decode import EXTENSIONS, FORMATS, NoImageError, decode_image
+from cifar_cli.data.sources.listing import Listing, list_folders
+from cifar_cli.data.sources.load import load_dataset
 from cifar_cli.errors import DataError
 
 FLAGS = [*TINY_FLAGS, "--set", "runtime.threads=1"]
@@ -419,7 +419,7 @@ def test_a_picture_that_becomes_a_fifo_after_it_was_listed_holds_nothing_up(
         os.mkfifo(path)
         return listing
 
-    monkeypatch.setattr("cifar_cli.data.folder.list_folders", listed)
+    monkeypatch.setattr("cifar_cli.data.sources.folder.list_folders", listed)
     with pytest.raises(DataError, match=r"Cannot read .*0000.png: it is not a regular file"):
         load_dataset(DataConfig(source=str(root)))
 
@@ -443,7 +443,7 @@ READERS = """
 import re, sys, zlib
 from pathlib import Path
 from cifar_cli.data.cache import home
-from cifar_cli.data.folder import load_folder
+from cifar_cli.data.sources.folder import load_folder
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 before = peak()
@@ -550,7 +550,7 @@ def test_formats_whose_decoders_copy_may_have_half_the_pixels(
     # A canvas of 7,999 x 7,999 in 90 bytes, which would take 1 GB, was one of these.
     with pytest.raises(NoImageError, match="it unpacks to more than 32,000,000 pixels"):
         decode_image(webp_canvas(5657), 8)
-    monkeypatch.setattr("cifar_cli.data.decode.MAX_PIXELS", 1000)
+    monkeypatch.setattr("cifar_cli.data.sources.decode.MAX_PIXELS", 1000)
     for kind in FORMATS:
         is_copying = kind in ("WEBP", "AVIF")
         assert decode_image(encoded(kind, 20), 8)[1]
@@ -598,7 +598,7 @@ def test_images_that_do_not_fit_into_memory_are_named_as_what_does_not_fit(
     def none_left(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("cifar_cli.data.folder.decode_image", none_left)
+    monkeypatch.setattr("cifar_cli.data.sources.folder.decode_image", none_left)
     for command in ("preview-augs", "train"):
         answer = cli(command, *FLAGS, "--data", root)
         assert answer.code == 6

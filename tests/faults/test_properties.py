@@ -26,7 +26,7 @@ in_one_folder = settings(
 
 
 def load_fuzz() -> ModuleType:
-    """`benchmarks/fuzz.py`, which runs commands and damages files."""
+    """`tests/fuzz.py`, which runs commands and damages files."""
     spec = importlib.util.spec_from_file_location("fuzz", ROOT / "benchmarks" / "fuzz.py")
     assert spec is not None
     assert spec.loader is not None

@@ -24,7 +24,7 @@ from torch import nn
 from cifar_cli.config import load_config
 from cifar_cli.config.settings import TAGS, all_settings
 from cifar_cli.data.loader import TrainLoader, make_augment
-from cifar_cli.data.sources import Splits
+from cifar_cli.data.splits import Splits
 from cifar_cli.data.types import ImageSet
 from cifar_cli.errors import ConfigError
 from cifar_cli.models import build_model

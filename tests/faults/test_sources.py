@@ -26,7 +26,7 @@ from local_cifar10 import (
     write_folder,
 )
 
-from cifar_cli.data import download
+from cifar_cli.data.sources import download
 
 FLAGS = [*TINY_FLAGS, "--set", "runtime.threads=1"]
 Cli = Callable[..., Answer]

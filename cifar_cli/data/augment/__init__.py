@@ -1,0 +1,1 @@
+"""Training augmentations in two forms."""

@@ -1,0 +1,1 @@
+"""Many runs: recipes measured side by side."""

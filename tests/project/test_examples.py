@@ -1,0 +1,79 @@
+"""The examples, each run as its first lines say, made small by environment settings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import rows, tree
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SMALL = {
+    "CIFAR_RESNET_DATA__LIMIT_TRAIN": "100",
+    "CIFAR_RESNET_DATA__LIMIT_VAL": "50",
+    "CIFAR_RESNET_MODEL__WIDTH": "2",
+    "CIFAR_RESNET_DEVICE": "cpu",
+}
+
+
+def run(*command: object, **variables: str) -> str:
+    environment = os.environ | SMALL | variables
+    # The scripts call the installed command; it lies beside the Python that runs the tests.
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(
+        [str(part) for part in command], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_example_is_run_by_a_test() -> None:
+    names = {path.name for path in EXAMPLES.iterdir()} - {"README.md"}
+    source = Path(__file__).read_text()
+    assert all(name in source for name in names), names
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell script")
+def test_the_course_project_step_by_step(in_tmp: Path) -> None:
+    out = run(EXAMPLES / "reproduce_course_project.sh", CIFAR_RESNET_DATA="shapes")
+    assert "95% interval" in out
+    found = tree(in_tmp / "course-project")
+    for picture in (
+        "preview/samples.png",
+        "preview/samples_labelled.png",
+        "preview/augmentations.png",
+        "lr_range/lr_range.png",
+        "run/plots/learning_rate.png",
+        "run/plots/loss_accuracy.png",
+        "run/misclassified/gallery.png",
+    ):
+        assert picture in found
+    assert len(rows(in_tmp / "course-project/run/metrics.csv")) == 24
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell script")
+def test_own_images(in_tmp: Path, class_folders: Callable[..., Path]) -> None:
+    folder = class_folders(counts=(40, 5), size=(48, 40))
+    out = run(EXAMPLES / "own_images.sh", folder)
+    assert "owl" in out
+    assert "own-images/run/eval/test_last_confusion.png" in out
+
+
+def test_a_recipe_of_ones_own(in_tmp: Path) -> None:
+    recipe = EXAMPLES / "narrow.yaml"
+    out = run(
+        sys.executable, "-m", "cifar_cli", "train", "--recipe", recipe, "--epochs", 1,
+        CIFAR_RESNET_DATA="shapes",
+    )  # fmt: skip
+    assert "Validation accuracy" in out
+
+
+def test_the_public_python_api(in_tmp: Path) -> None:
+    out = run(sys.executable, EXAMPLES / "python_api.py", in_tmp / "run")
+    assert "epoch 2: validation accuracy" in out
+    assert "of 50 right" in out
+    assert "a grey image is taken for" in out
