@@ -19,19 +19,16 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
-from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from cifar_cli.config import Config, load_config
 from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.types import ImageSet
 from cifar_cli.experiments.flops import training_flops
-from cifar_cli.models import build_model
-from cifar_cli.training.optim import build_optimizer
-from cifar_cli.training.runtime import autocast, place_model, prepare_runtime
-from cifar_cli.training.trainer import at_resolution
+from cifar_cli.training.runtime import Runtime
+from cifar_cli.training.state import new_state
+from cifar_cli.training.step import Step
 
 MATRIX = 2048
 KINDS = {
@@ -55,35 +52,29 @@ def product_rate() -> float:
 class Steps:
     """Training steps at one size of image, with a clock on their parts."""
 
-    def __init__(self, config: Config, side: int) -> None:
+    def __init__(self, config: Config, runtime: Runtime, side: int) -> None:
         count = config.train.batch_size
         generator = torch.Generator().manual_seed(1)
         pixels = torch.randint(256, (count, 32, 32, 3), generator=generator, dtype=torch.uint8)
         labels = torch.randint(10, (count,), generator=generator)
-        self.config, device = config, torch.device("cpu")
-        self.loader = TrainLoader(ImageSet(pixels, labels, torch.arange(count)), config, device)
-        model = build_model(config.model, 10, 32, self.loader.sample)
-        self.model = place_model(model, config, device).train()
-        self.forward = torch.compile(self.model) if config.runtime.compile else self.model
-        self.optimizer = build_optimizer(self.model, config.optim, float(config.optim.max_lr))
-        self.smoothing = config.train.label_smoothing
-        self.stages = ((1.0, side),) if side != 32 else ()
+        images = ImageSet(pixels, labels, torch.arange(count))
+        self.loader = TrainLoader(images, config, runtime.device)
+        stages = ((1.0, side),) if side != 32 else ()
+        train = config.train.model_copy(update={"resolutions": stages})
+        config = config.model_copy(update={"train": train})
+        state = new_state(config, 10, runtime, self.loader.sample)
+        self.step = Step(state.model.train(), state.optimizer, config, runtime)
 
     def __call__(self, epoch: int) -> dict[str, float]:
         """Take one step; seconds by part."""
         marks = [time.perf_counter()]
         ((images, labels),) = self.loader.epoch(epoch)
-        images = at_resolution(images, 0.0, self.stages)
         marks.append(time.perf_counter())
-        with autocast(self.config, images.device):
-            logits = self.forward(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
+        _, loss = self.step.forward(images, labels, 0.0)
         marks.append(time.perf_counter())
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        self.step.backward(loss)
         marks.append(time.perf_counter())
-        self.optimizer.step()
+        self.step.optimizer.step()
         marks.append(time.perf_counter())
         parts = ("images", "forward", "backward", "optimiser")
         return {part: b - a for part, (a, b) in zip(parts, pairwise(marks), strict=True)}
@@ -131,7 +122,7 @@ def main() -> None:
     arguments = parser.parse_args()
     threads = [f"runtime.threads={arguments.threads}"]
     config = load_config(arguments.recipe, overrides=[*arguments.set, *threads])
-    prepare_runtime(config)
+    runtime = Runtime.start(config)
     product_rate()
     found, seconds, flops, products = [], 0.0, 0.0, []
     for share, side in stages(config):
@@ -143,7 +134,7 @@ def main() -> None:
             }
         )
         work = training_flops(only, 10, config.train.batch_size)
-        steps = Steps(config, side)
+        steps = Steps(config, runtime, side)
         steps(1)
         rows, rates = [], []
         for epoch in range(2, arguments.steps + 2):

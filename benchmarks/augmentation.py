@@ -19,7 +19,7 @@ from torch import Tensor
 from cifar_cli.config import load_config
 from cifar_cli.data.loader import make_augment
 from cifar_cli.data.sources.shapes import load_shapes
-from cifar_cli.training.runtime import prepare_runtime
+from cifar_cli.training.runtime import Runtime
 
 
 def images_per_second(form: str, images: Tensor, batch_size: int) -> float:
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
     # Threads, and what training asks of the allocator.
-    prepare_runtime(load_config("baseline", overrides=["device=cpu", "runtime.threads=1"], env={}))
+    Runtime.start(load_config("baseline", overrides=["device=cpu", "runtime.threads=1"], env={}))
     images = load_shapes(n_train=arguments.images).train.images
     speeds: dict[str, list[float]] = {"albumentations": [], "tensor": []}
     for form in ("albumentations", "tensor", "tensor", "albumentations"):

@@ -18,7 +18,7 @@ from cifar_cli.config import load_config
 from cifar_cli.models import build_model
 from cifar_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from cifar_cli.training.optim import build_optimizer
-from cifar_cli.training.trainer import TrainState
+from cifar_cli.training.state import TrainState
 
 
 def main() -> None:

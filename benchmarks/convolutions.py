@@ -21,7 +21,7 @@ from cifar_cli.config import Config, load_config
 from cifar_cli.kernels import accelerate, restore
 from cifar_cli.kernels.library import load
 from cifar_cli.models import build_model
-from cifar_cli.training.runtime import compiled_code_folder, prepare_runtime
+from cifar_cli.training.runtime import Runtime, compiled_code_folder
 
 
 def blocks(config: Config) -> dict[tuple[int, int, int], nn.Sequential]:
@@ -71,7 +71,7 @@ def main() -> None:
     arguments = parser.parse_args()
     own = ["device=cpu", f"runtime.threads={arguments.threads}"]
     config = load_config(arguments.recipe, overrides=own, env={})
-    prepare_runtime(config)
+    Runtime.start(config)
     folder = compiled_code_folder()
     names = ["direct", "Winograd", *(["compiled"] if load(folder) else [])]
     rows = []

@@ -68,16 +68,14 @@ def main() -> None:
     from cifar_cli.config import load_config
     from cifar_cli.data.loader import TrainLoader
     from cifar_cli.data.types import ImageSet
-    from cifar_cli.models import build_model
     from cifar_cli.training.evaluation import predict_logits
-    from cifar_cli.training.optim import build_optimizer
-    from cifar_cli.training.runtime import place_model, prepare_runtime
-    from cifar_cli.training.trainer import TrainState, train_epochs
+    from cifar_cli.training.loop import train_epochs
+    from cifar_cli.training.runtime import Runtime
+    from cifar_cli.training.state import new_state
 
     stages["torch and the program"] = resident()
-    cpu = torch.device("cpu")
     config = load_config("baseline", overrides=["device=cpu"], env={})
-    prepare_runtime(config)
+    runtime = Runtime.start(config)
     train, test = (
         ImageSet(
             torch.randint(256, (count, 32, 32, 3), dtype=torch.uint8),
@@ -87,22 +85,26 @@ def main() -> None:
         for count in (50_000, 10_000)
     )
     stages["60,000 images"] = resident()
-    loader = TrainLoader(train, config, cpu)
+    loader = TrainLoader(train, config, runtime.device)
     stages["Albumentations"] = resident()
-    model = place_model(build_model(config.model, 10, 32), config, cpu)
-    assert not isinstance(config.optim.max_lr, str)
-    state = TrainState(model, build_optimizer(model, config.optim, config.optim.max_lr))
+    state = new_state(config, 10, runtime)
     done: list[int] = []
     records = train_epochs(
-        state, loader, test, config, pause=lambda: len(done) == 3, on_step=lambda *_: done.append(1)
+        state,
+        loader,
+        test,
+        config,
+        runtime,
+        pause=lambda: len(done) == 3,
+        on_step=lambda *_: done.append(1),
     )
     assert next(records, None) is None, "the loop stops before the epoch ends"
     stages["after three steps"] = resident()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    predict_logits(model, test.subset(torch.arange(2000)), config, cpu)
+    predict_logits(state.model, test.images[:2000], loader.normalise, runtime)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     images, _ = next(iter(loader.epoch(1)))
-    kept = kept_for_backward(model.train(), images)
+    kept = kept_for_backward(state.model.train(), images)
 
     for name, size in stages.items():
         print(f"resident, {name:<24} {size / GIB:6.2f} GiB")

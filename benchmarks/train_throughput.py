@@ -35,12 +35,11 @@ from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.sources.shapes import load_shapes
 from cifar_cli.data.types import ImageSet
 from cifar_cli.models import build_model
-from cifar_cli.training.optim import build_optimizer
-from cifar_cli.training.runtime import place_model, prepare_runtime
-from cifar_cli.training.trainer import TrainState, train_epochs
+from cifar_cli.training.loop import train_epochs
+from cifar_cli.training.runtime import Runtime
+from cifar_cli.training.state import new_state
 
 MULT_ADDS = 379_274_240  # of one image forward; the backward pass takes twice as many more
-CPU = torch.device("cpu")
 
 
 class PlainImages(Dataset[tuple[Tensor, int]]):
@@ -105,17 +104,15 @@ def plain_loop(images: ImageSet, config: Config, steps: int) -> list[float]:
 
 def engine_loop(images: ImageSet, config: Config, steps: int) -> list[float]:
     """Seconds of each step of the engine's own loop."""
-    prepare_runtime(config)
-    torch.manual_seed(config.seed)
-    model = place_model(build_model(config.model, 10, 32), config, CPU)
-    assert not isinstance(config.optim.max_lr, str)
-    state = TrainState(model, build_optimizer(model, config.optim, config.optim.max_lr))
+    runtime = Runtime.start(config)
+    state = new_state(config, 10, runtime)
     ends: list[float] = [time.perf_counter()]
     records = train_epochs(
         state,
-        TrainLoader(images, config, CPU),
+        TrainLoader(images, config, runtime.device),
         images,
         config,
+        runtime,
         pause=lambda: len(ends) > steps,
         on_step=lambda epoch, step: ends.append(time.perf_counter()),
     )

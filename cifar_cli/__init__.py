@@ -25,7 +25,7 @@ _HOMES = {
     "load_config": "cifar_cli.config",
     "train": "cifar_cli.training.run",
     "evaluate": "cifar_cli.analysis.evaluate",
-    "load_model": "cifar_cli.analysis.evaluate",
+    "load_model": "cifar_cli.analysis.trained",
 }
 
 # `python -m` looks for modules in the working folder first, whatever lies there.
@@ -58,7 +58,8 @@ _spare_threads()
 if TYPE_CHECKING:
     from typing import Any
 
-    from cifar_cli.analysis.evaluate import evaluate, load_model
+    from cifar_cli.analysis.evaluate import evaluate
+    from cifar_cli.analysis.trained import load_model
     from cifar_cli.config import load_config
     from cifar_cli.training.run import train
 

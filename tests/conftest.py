@@ -19,13 +19,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from PIL import Image
+from torch import nn
 
 from cifar_cli import train
 from cifar_cli.cli.app import run
 from cifar_cli.config import Config, load_config
 from cifar_cli.data.types import ImageSet
 from cifar_cli.kernels import library
-from cifar_cli.training.runtime import COMPILER_CACHE
+from cifar_cli.models import build_model
+from cifar_cli.training.runtime import COMPILER_CACHE, Runtime
 
 # A CPU is tested, also where there is a GPU, for which torch has not looked yet.
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -104,6 +106,11 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def on_cpu(config: Config) -> Runtime:
+    """A runtime on the CPU without effects on the process."""
+    return Runtime(torch.device("cpu"), config.runtime)
+
+
 def tiny_config(**changes: object) -> Config:
     """A configuration that trains within a second; `a__b=1` changes `a.b`; None: the default."""
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
@@ -113,6 +120,14 @@ def tiny_config(**changes: object) -> Config:
         if key not in dotted:
             (recipe.setdefault(section, {}) if section else recipe)[name] = value
     return load_config(recipe, env={}, settings=dotted)
+
+
+def spoiled(*arguments: Any) -> nn.Module:
+    """A network that gives NaN."""
+    model = build_model(*arguments)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    return model
 
 
 def random_images(count: int, size: int = 32, classes: int = 10, seed: int = 0) -> ImageSet:

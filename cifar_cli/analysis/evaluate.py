@@ -1,15 +1,13 @@
-"""Evaluate a run or a checkpoint file: the public `evaluate` and `load_model`."""
+"""Evaluate a run or a checkpoint file: the public `evaluate`."""
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cifar_cli.analysis.metrics import (
     ClassFigures,
@@ -17,29 +15,30 @@ from cifar_cli.analysis.metrics import (
     confusion_matrix,
     wilson_interval,
 )
-from cifar_cli.analysis.tta import KINDS, Tta, tta_forward
+from cifar_cli.analysis.trained import Trained, find_checkpoint, load_trained
+from cifar_cli.analysis.tta import KINDS, Tta
 from cifar_cli.config import Config
 from cifar_cli.config.checking import build_config
 from cifar_cli.data.sources.load import load_dataset
 from cifar_cli.data.splits import choose_splits
 from cifar_cli.data.types import Dataset, ImageSet, Progress
-from cifar_cli.errors import CheckpointError, ConfigError, DataError, DivergedError, nearest_hint
-from cifar_cli.models import build_model
-from cifar_cli.rundir import RunDir, find_run
-from cifar_cli.training.checkpoint import Checkpoint, load_checkpoint, load_weights
-from cifar_cli.training.evaluation import predict_logits, score
-from cifar_cli.training.runtime import fewer_images, memory_errors, place_model, prepare_runtime
+from cifar_cli.errors import ConfigError, DataError, nearest_hint
+from cifar_cli.rundir import RunDir
+from cifar_cli.training.checkpoint import Checkpoint
+from cifar_cli.training.evaluation import score
+from cifar_cli.training.memory import fewer_images, memory_errors
+from cifar_cli.training.runtime import Runtime
 
 Split = Literal["val", "test", "train"]
 SPLITS: tuple[str, ...] = get_args(Split)
-FEWER_IMAGES = "while looking at images", "Try --limit-val 1000, or --device cpu."
+FEWER_IMAGES = "while evaluating", "Try --limit-val 1000, or --device cpu."
 
 
 @dataclass(frozen=True)
 class Predictions:
     """Logits of a split, and what they belong to."""
 
-    checkpoint: Checkpoint
+    trained: Trained
     run: RunDir | None
     """The run that the checkpoint belongs to; None for a file outside of one."""
     images: ImageSet
@@ -48,7 +47,7 @@ class Predictions:
     seconds: float
     """Wall-clock time of the network's work, from images in memory to logits."""
     notes: tuple[str, ...]
-    """What the user should know of how the images were read."""
+    """Remarks for the user on how the images were read."""
 
 
 @dataclass(frozen=True)
@@ -65,22 +64,7 @@ class Evaluation:
     confusion: list[list[int]]
     """Row: true class, column: predicted class."""
     class_names: tuple[str, ...]
-
-
-def load_model(
-    run: str | os.PathLike[str] | None = None, checkpoint: str | os.PathLike[str] = "last"
-) -> nn.Module:
-    """The trained network of a run, on the CPU, in evaluation mode.
-
-    Args:
-        run: Run directory or name under `runs/`; None: the newest.
-        checkpoint: `last`, `best`, or the path of a file, which needs no run.
-
-    Raises:
-        CheckpointError: Not found, damaged, or of another program.
-    """
-    _, found = find_checkpoint(run, checkpoint)
-    return _model(found).eval()
+    predictions: Predictions = field(repr=False)
 
 
 def evaluate(
@@ -94,37 +78,9 @@ def evaluate(
     device: str | None = None,
     limit: int | None = None,
     skip_bad_images: bool = False,
-) -> Evaluation:
-    """Accuracy, loss and confusion of a trained network; see `predict` for the arguments."""
-    return summarise_predictions(
-        predict(
-            run,
-            checkpoint=checkpoint,
-            split=split,
-            tta=tta,
-            data=data,
-            data_dir=data_dir,
-            device=device,
-            limit=limit,
-            skip_bad_images=skip_bad_images,
-        )
-    )
-
-
-def predict(
-    run: str | os.PathLike[str] | None = None,
-    *,
-    checkpoint: str | os.PathLike[str] = "last",
-    split: Split = "val",
-    tta: Tta = "none",
-    data: str | None = None,
-    data_dir: str | None = None,
-    device: str | None = None,
-    limit: int | None = None,
-    skip_bad_images: bool = False,
     progress: Progress | None = None,
-) -> Predictions:
-    """Logits of a trained network over a split.
+) -> Evaluation:
+    """Accuracy, loss and confusion of a trained network on a split, and its predictions.
 
     Args:
         run: Run directory or name under `runs/`; None: the newest.
@@ -132,12 +88,12 @@ def predict(
         split: `val`, the images that the run was validated on; `test`, the whole test split;
             `train`, the images that it was trained on, not augmented.
         tta: Views of each image to take the mean over.
-        data, device: In the place of the run's own.
+        data, device: Instead of the run's own.
         data_dir: Folder of downloads and caches; None: CIFAR_RESNET_HOME or the platform's. The
             run's own is only read, and only if CIFAR-10 is in it.
         limit: Use this many images, a seeded, class-balanced draw.
-        skip_bad_images: Go on without files that cannot be read as images, as the run may do.
-        progress: Told of progress.
+        skip_bad_images: Skip files that cannot be read as images, as the run may do.
+        progress: Receives progress.
 
     Raises:
         CifarError: One of its kinds; see `cifar_cli.errors`.
@@ -146,9 +102,9 @@ def predict(
         if value not in known:
             hint = nearest_hint(value, known)
             raise ConfigError(f"{name} {value!r}{hint}: choose one of {', '.join(known)}.")
-    found_run, found = find_checkpoint(run, checkpoint)
+    owner, found = find_checkpoint(run, checkpoint)
     config = _with_changes(found.config, split, data, data_dir, device, limit, skip_bad_images)
-    place = prepare_runtime(config)
+    runtime = Runtime.start(config)
 
     def on_batch(done: int, total: int) -> None:
         if progress:
@@ -159,25 +115,20 @@ def predict(
             dataset = _dataset(config, found, progress)
         splits = choose_splits(dataset, config.data, config.seed)
         images = splits.train if split == "train" else splits.val
-        model = place_model(_model(found), config, place)
+        trained = load_trained(found, runtime)
         started = time.perf_counter()
-        logits = predict_logits(model, images, config, place, tta_forward(model, tta), on_batch)
+        logits = trained.predict(images.images, tta, on_batch)
         seconds = time.perf_counter() - started
-    if not logits.isfinite().all():
-        raise DivergedError(
-            f"{found.path} gives outputs that are not numbers: its training diverged.",
-            "Train again with a lower --max-lr.",
-        )
     notes = dataset.notes
     if split == "val" and data is None and limit is None and splits.fingerprint != found.data:
         notes += ("These are not the images that the run was trained and validated on.",)
-    return Predictions(found, found_run, images, logits, seconds, notes)
+    return summarise_predictions(Predictions(trained, owner, images, logits, seconds, notes))
 
 
 def summarise_predictions(predictions: Predictions) -> Evaluation:
     """All figures of a set of predictions."""
     logits, labels = predictions.logits, predictions.images.labels
-    names = predictions.checkpoint.class_names
+    names = predictions.trained.class_names
     scores = score(logits, labels)
     correct = int((logits.argmax(1) == labels).sum())
     confusion = confusion_matrix(labels, logits.argmax(1), len(names))
@@ -190,36 +141,8 @@ def summarise_predictions(predictions: Predictions) -> Evaluation:
         per_class=class_figures(confusion, names),
         confusion=confusion,
         class_names=names,
+        predictions=predictions,
     )
-
-
-def find_checkpoint(
-    run: str | os.PathLike[str] | None, checkpoint: str | os.PathLike[str]
-) -> tuple[RunDir | None, Checkpoint]:
-    """The checkpoint that is meant, and the run that it belongs to, if any.
-
-    Raises:
-        CheckpointError: There is no such run or file, or it is damaged.
-    """
-    if checkpoint in ("last", "best"):
-        found = find_run(run)
-        return found, load_checkpoint(found.last if checkpoint == "last" else found.best)
-    path = Path(checkpoint)
-    if not path.is_file():
-        raise CheckpointError(
-            f"--checkpoint {os.fspath(checkpoint)!r}: not last or best, and there is no such file."
-        )
-    return (find_run(run) if run is not None else None), load_checkpoint(path)
-
-
-def _model(checkpoint: Checkpoint) -> nn.Module:
-    config = checkpoint.config
-    state = torch.get_rng_state()
-    classes, size = len(checkpoint.class_names), config.data.image_size
-    model = build_model(config.model, classes, size, eval_size=checkpoint.eval_size)
-    torch.set_rng_state(state)
-    load_weights(model, checkpoint)
-    return model
 
 
 def _with_changes(

@@ -50,7 +50,7 @@ def evaluate(
 
     Writes a JSON file and two pictures to the run's eval/.
     """
-    from cifar_cli.analysis.evaluate import Evaluation, predict, summarise_predictions
+    from cifar_cli.analysis.evaluate import evaluate as evaluate_network
     from cifar_cli.output.console import Bars, print_files, print_json, results, styled
     from cifar_cli.output.figures.matrix import class_accuracy, confusion
     from cifar_cli.output.tables import class_table
@@ -58,7 +58,7 @@ def evaluate(
     from cifar_cli.storage import write_json
 
     with Bars(quiet) as bars:
-        predictions = predict(
+        found = evaluate_network(
             run,
             checkpoint=checkpoint,
             split=split,  # type: ignore[arg-type]  # checked there
@@ -70,8 +70,8 @@ def evaluate(
             skip_bad_images=skip_bad_images,
             progress=bars.update,
         )
-        bars.say(predictions.notes)
-    found: Evaluation = summarise_predictions(predictions)
+        bars.say(found.predictions.notes)
+    predictions = found.predictions
     folder = out or (predictions.run.subfolder("eval") if predictions.run else None)
     report: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -92,7 +92,7 @@ def evaluate(
         ],
         "confusion": found.confusion,
         "class_names": list(found.class_names),
-        "checkpoint": str(predictions.checkpoint.path),
+        "checkpoint": str(predictions.trained.path),
         "split": split,
         "tta": tta,
         "seconds": predictions.seconds,

@@ -46,15 +46,11 @@ def find_lr(
     from cifar_cli.rundir import SCHEMA_VERSION
     from cifar_cli.storage import write_csv, write_json
     from cifar_cli.training.lr_search import check_range, lr_range_test
-    from cifar_cli.training.runtime import (
-        fewer_images,
-        memory_errors,
-        prepare_runtime,
-        smaller_batch,
-    )
+    from cifar_cli.training.memory import fewer_images, memory_errors, smaller_batch
+    from cifar_cli.training.runtime import Runtime
 
     check_range(start_lr, end_lr, num_iter)
-    place = prepare_runtime(settings)
+    runtime = Runtime.start(settings)
     with Bars(quiet) as bars, memory_errors(*smaller_batch(settings)):
         with memory_errors(*fewer_images(settings)):
             dataset = load_dataset(settings.data, bars.update)
@@ -62,7 +58,7 @@ def find_lr(
         curve = lr_range_test(
             settings,
             choose_splits(dataset, settings.data, settings.seed),
-            place,
+            runtime,
             start_lr=start_lr,
             end_lr=end_lr,
             num_iter=num_iter,

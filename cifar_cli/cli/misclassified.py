@@ -40,7 +40,7 @@ def misclassified(
 
     Writes gallery.png and misclassified.csv to the run's misclassified/.
     """
-    from cifar_cli.analysis.evaluate import predict
+    from cifar_cli.analysis.evaluate import evaluate
     from cifar_cli.analysis.mistakes import find_mistakes
     from cifar_cli.output.console import Bars, print_files, print_json, results
     from cifar_cli.output.figures.images import Caption, mistake_gallery
@@ -49,7 +49,7 @@ def misclassified(
     from cifar_cli.storage import write_csv
 
     with Bars(quiet) as bars:
-        found = predict(
+        evaluation = evaluate(
             run,
             checkpoint=checkpoint,
             split=split,  # type: ignore[arg-type]  # checked there
@@ -60,8 +60,9 @@ def misclassified(
             skip_bad_images=skip_bad_images,
             progress=bars.update,
         )
+        found = evaluation.predictions
         bars.say(found.notes)
-    names = found.checkpoint.class_names
+    names = found.trained.class_names
     mistakes = find_mistakes(found.logits, found.images.labels, found.images.indices, sort)
     shown = mistakes[:n]
     rows = [

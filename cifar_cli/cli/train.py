@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from cifar_cli.cli import options, train_options
 from cifar_cli.errors import ConfigError
@@ -48,30 +47,31 @@ def train(
         run_dir = _newest()
     if allow_changes and not resume:
         raise ConfigError("--allow-changes: it only means something with --resume.")
-    own = _own_settings(run_dir, name) if resume and recipe is None else None
-    settings = options.resolve(given, own or recipe or "baseline", use_environment=own is None)
+    with ExitStack() as stack:
+        opened = None
+        if resume:  # to have the run's own settings, all of torch is loaded first
+            from cifar_cli.training.opening import open_run
 
-    from cifar_cli.output.console import (
-        TrainDisplay,
-        counted,
-        duration,
-        print_json,
-        results,
-        styled,
-    )
-    from cifar_cli.output.documents import training_document
-    from cifar_cli.output.tables import epoch_table
-    from cifar_cli.training.run import train as run_training
+            opened = stack.enter_context(open_run(run_dir, name, resume))
+        own = opened.own_settings() if opened and recipe is None else None
+        settings = options.resolve(given, own or recipe or "baseline", use_environment=own is None)
 
-    with TrainDisplay(settings, quiet=quiet) as display:
-        result = run_training(
-            settings,
-            run_dir,
-            name=name,
-            resume=resume,
-            allow_changes=allow_changes,
-            observer=display,
+        from cifar_cli.output.console import (
+            TrainDisplay,
+            counted,
+            duration,
+            print_json,
+            results,
+            styled,
         )
+        from cifar_cli.output.documents import training_document
+        from cifar_cli.output.tables import epoch_table
+        from cifar_cli.training.opening import open_run
+        from cifar_cli.training.run import train_in
+
+        opened = opened or stack.enter_context(open_run(run_dir, name))
+        with TrainDisplay(settings, quiet=quiet) as display:
+            result = train_in(opened, settings, allow_changes, display)
     if json:
         print_json(training_document(result))
         return
@@ -83,30 +83,6 @@ def train(
         f"after {counted(result.epochs_completed, 'epoch')} in {duration(result.seconds)}.",
     )
     console.print(f"Run directory: {result.run_dir}", soft_wrap=True)
-
-
-def _own_settings(run_dir: Path | None, name: str | None) -> dict[str, Any] | None:
-    """The settings of the run that is to be resumed: its checkpoint's, else its config.yaml.
-
-    All but its data folder and torch.compile: the run may be from elsewhere, and caches are written
-    to that folder, and code is compiled and kept only if this command line asks for it.
-    """
-    from cifar_cli.config.checking import complete_tree
-    from cifar_cli.rundir import RunDir, run_path
-    from cifar_cli.training.checkpoint import load_newest
-
-    if run_dir is None and name is None:
-        return None
-    run = RunDir(run_dir if run_dir is not None else run_path(str(name)))
-    if not run.is_run:  # somebody else's config.yaml, perhaps
-        return None
-    checkpoint = load_newest(run.last)
-    if checkpoint is None and not os.path.lexists(run.config):
-        return None
-    own = complete_tree(checkpoint.config if checkpoint else run.read_config())
-    own["data"]["dir"] = None
-    own["runtime"]["compile"] = False
-    return own
 
 
 def _newest() -> Path | None:

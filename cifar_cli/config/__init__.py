@@ -11,6 +11,7 @@ from cifar_cli.config.schema import (
     MuonConfig,
     OneCycleConfig,
     OptimConfig,
+    RuntimeConfig,
     ScheduleConfig,
     TensorConfig,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "MuonConfig",
     "OneCycleConfig",
     "OptimConfig",
+    "RuntimeConfig",
     "ScheduleConfig",
     "TensorConfig",
     "load_config",

@@ -157,7 +157,7 @@ def _versions() -> Found:
 def _device(config: Config) -> Found:
     import torch
 
-    from cifar_cli.training.runtime import autocast, devices_here, resolve_device
+    from cifar_cli.training.runtime import Runtime, devices_here, resolve_device
     from cifar_cli.training.threads import limit_threads
 
     threads = limit_threads()
@@ -165,9 +165,7 @@ def _device(config: Config) -> Found:
         warnings.simplefilter("always")
         device = resolve_device(config.device)
     others = [name for name in devices_here() if name != device.type]
-    with autocast(config, device):
-        is_bf16 = torch.is_autocast_enabled(device.type)
-    precision = "bf16" if is_bf16 else "fp32"
+    precision = "bf16" if Runtime(device, config.runtime).uses_bf16 else "fp32"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     also = f"; also here: {', '.join(others)}" if others else ""
     hint = " ".join(str(warning.message) for warning in said)

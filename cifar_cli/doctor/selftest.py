@@ -15,17 +15,12 @@ from cifar_cli.data.sources.shapes import load_shapes
 from cifar_cli.data.types import ImageSet
 from cifar_cli.errors import DivergedError
 from cifar_cli.models import build_model
-from cifar_cli.training.optim import build_optimizer
-from cifar_cli.training.runtime import (
-    autocast,
-    memory_errors,
-    place_model,
-    prepare_runtime,
-    restore_rng,
-    rng_state,
-)
+from cifar_cli.rng import kept_rng
+from cifar_cli.training.memory import memory_errors
+from cifar_cli.training.runtime import Runtime
 from cifar_cli.training.schedule import StepSettings, settings_at
-from cifar_cli.training.trainer import TrainState, train_epochs
+from cifar_cli.training.state import new_state
+from cifar_cli.training.step import Step
 
 IMAGES = 64
 STEP_MEMORY = "in one step of 64 images", "Close other programs that use the device."
@@ -48,7 +43,7 @@ STILL = {
 }
 
 
-class _Step(NamedTuple):
+class _Result(NamedTuple):
     """The loss before a step, and the weights after it, in float32 on the CPU."""
 
     loss: float
@@ -72,34 +67,29 @@ def compare_step(config: Config) -> str:
     images = load_shapes(IMAGES, 10).train
     settings = load_config(env={}, settings={**STILL, "device": config.device})
     tf32 = torch.backends.cudnn.allow_tf32
-    device = prepare_runtime(settings)
-    before = rng_state(device)
+    runtime = Runtime.start(settings)
+    fp32 = Runtime(runtime.device, runtime.settings.model_copy(update={"precision": "fp32"}))
     try:
-        with memory_errors(*STEP_MEMORY):
+        with kept_rng(runtime.device), memory_errors(*STEP_MEMORY):
             torch.manual_seed(settings.seed)
             first = build_model(settings.model, 10, 32).state_dict()
             first = {name: t.clone() for name, t in first.items()}
             torch.backends.cudnn.allow_tf32 = False
             plain = _plain_step(first, images, settings)
-            fp32 = settings.model_copy(
-                update={"runtime": settings.runtime.model_copy(update={"precision": "fp32"})}
-            )
-            steps = {"fp32": _engine_step(first, images, fp32, device)}
+            steps = {"fp32": _engine_step(first, images, settings, fp32)}
             torch.backends.cudnn.allow_tf32 = tf32
-            with autocast(settings, device):
-                is_bf16 = torch.is_autocast_enabled(device.type)
-            if is_bf16:
-                steps["bf16"] = _engine_step(first, images, settings, device)
+            if runtime.uses_bf16:
+                steps["bf16"] = _engine_step(first, images, settings, runtime)
     finally:
         torch.backends.cudnn.allow_tf32 = tf32
-        restore_rng(before, device)
+    device = runtime.device.type
     told, wrong = [f"loss {plain.loss:.4f}"], False
     for precision, step in steps.items():
         loss, change = _differences(first, step, plain)
         most = TOLERANCE[precision]
         wrong = wrong or not (loss <= most and change <= most)
         told.append(
-            f"{device.type} in {precision} differs from a reference implementation by {loss:.0e} "
+            f"{device} in {precision} differs from a reference implementation by {loss:.0e} "
             f"in the loss and {change:.0e} in the weights (at most {most:.0e})"
         )
     if wrong:
@@ -144,18 +134,20 @@ def compare_augmentation() -> str:
 
 
 def _engine_step(
-    first: dict[str, Tensor], images: ImageSet, config: Config, device: torch.device
-) -> _Step:
-    model = build_model(config.model, 10, 32)
-    model.load_state_dict(first)
-    model = place_model(model, config, device)
-    state = TrainState(model, build_optimizer(model, config.optim, 0.01))
-    loader = TrainLoader(images, config, device)
-    # All images make one batch, so that the one epoch is one step.
-    for _ in train_epochs(state, loader, images, config):
-        pass
-    weights = {name: p.detach().cpu().float() for name, p in model.named_parameters()}
-    return _Step(state.history[-1].train_loss, weights)
+    first: dict[str, Tensor], images: ImageSet, config: Config, runtime: Runtime
+) -> _Result:
+    state = new_state(config, 10, runtime)
+    state.model.load_state_dict(first)
+    step = Step(state.model.train(), state.optimizer, config, runtime)
+    # All images make one batch.
+    ((pixels, labels),) = TrainLoader(images, config, runtime.device).epoch(1)
+    loss = step(pixels, labels, _settings(config), 0.0).loss
+    weights = {name: p.detach().cpu().float() for name, p in state.model.named_parameters()}
+    return _Result(float(loss), weights)
+
+
+def _settings(config: Config) -> StepSettings:
+    return settings_at(0, 1, float(config.optim.max_lr), config.schedule)
 
 
 def _plain_step(first: dict[str, Tensor], images: ImageSet, config: Config) -> _Plain:
@@ -183,17 +175,17 @@ def _plain_step(first: dict[str, Tensor], images: ImageSet, config: Config) -> _
     logits = F.max_pool2d(x, 4).flatten(1) @ weights["classifier.weight"].T
     loss = F.cross_entropy(logits, images.labels)
     gradients = torch.autograd.grad(loss, list(weights.values()))
-    lr: StepSettings = settings_at(0, 1, float(config.optim.max_lr), config.schedule)
+    lr = _settings(config).lr
     by_name = dict(zip(weights, gradients, strict=True))
     changes = {}
     for name, gradient in by_name.items():
         # Adam's first step: both averages are corrected to the gradient and its square.
         g = gradient + config.optim.weight_decay * weights[name].detach()
-        changes[name] = -lr.lr * g / (g.abs() + 1e-8)
+        changes[name] = -lr * g / (g.abs() + 1e-8)
     return _Plain(loss.item(), by_name, changes)
 
 
-def _differences(first: dict[str, Tensor], found: _Step, plain: _Plain) -> tuple[float, float]:
+def _differences(first: dict[str, Tensor], found: _Result, plain: _Plain) -> tuple[float, float]:
     """Relative differences of the loss and of the weights' change.
 
     Adam's first step goes by the sign of each gradient alone, so that a weight whose gradient is

@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
+
+from cifar_cli.rng import kept_rng
 
 
 @dataclass(frozen=True)
@@ -49,21 +50,21 @@ class ModelSummary:
 def summarise(model: nn.Module, image_size: int, depth: int = 3) -> ModelSummary:
     """Count a network's layers at one image of `image_size` pixels.
 
-    Rows deeper than `depth` are added to the row above them. The model and torch's generator are
-    as before afterwards.
+    Rows deeper than `depth` are added to the row above them. The model and the RNG state do
+    not change.
     """
     import torchinfo
 
-    was_training, before = model.training, torch.get_rng_state()
-    statistics = torchinfo.summary(
-        model,
-        input_size=(1, 3, image_size, image_size),
-        depth=depth,
-        row_settings=("depth", "var_names"),
-        device="cpu",
-        verbose=0,
-    )
-    torch.set_rng_state(before)
+    was_training = model.training
+    with kept_rng():
+        statistics = torchinfo.summary(
+            model,
+            input_size=(1, 3, image_size, image_size),
+            depth=depth,
+            row_settings=("depth", "var_names"),
+            device="cpu",
+            verbose=0,
+        )
     model.train(was_training)
     rows = tuple(_row(layer, depth) for layer in statistics.summary_list if layer.depth <= depth)
     return ModelSummary(

@@ -23,11 +23,12 @@ from cifar_cli.config.checking import build_complete, complete_tree
 from cifar_cli.config.migration import no_longer
 from cifar_cli.errors import CheckpointError, ConfigError
 from cifar_cli.models import build_model
+from cifar_cli.rng import restore_rng, rng_state
 from cifar_cli.storage import storage_errors, write_bytes
 from cifar_cli.training.document import FORMAT, VERSION, Optimizer, Training, check_document
-from cifar_cli.training.runtime import memory_errors, restore_rng, rng_state
+from cifar_cli.training.memory import memory_errors
 from cifar_cli.training.sealed import DamagedError, read_archive, reading, seal
-from cifar_cli.training.trainer import TrainState
+from cifar_cli.training.state import TrainState
 
 PREVIOUS = "previous.pt"
 # What each optimiser remembers of a parameter; each of the parameter's shape, but for `step`.

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 
-import torch
-
 from cifar_cli.training.observer import Observer
-from cifar_cli.training.runtime import wait_for
-from cifar_cli.training.trainer import TrainState
+from cifar_cli.training.runtime import Runtime
+from cifar_cli.training.state import TrainState
 
 # The estimate leaves out the first step, in which memory is set up and kernels are chosen.
 ESTIMATE_STEPS = 3
@@ -23,16 +21,16 @@ class Clock:
         steps: int,
         epochs: int,
         observer: Observer,
-        device: torch.device,
+        runtime: Runtime,
     ) -> None:
-        self.observer, self.device = observer, device
+        self.observer, self.runtime = observer, runtime
         self.left = (epochs - state.epoch + 1) * steps - state.step
         self.seen, self.second_step_began = 0, 0.0
 
     def stepped(self, epoch: int, step: int) -> None:
         self.seen += 1
         if self.seen in (1, ESTIMATE_STEPS):
-            wait_for(self.device)
+            self.runtime.synchronize()
         if self.seen == 1:
             self.second_step_began = time.perf_counter()
         if self.seen == ESTIMATE_STEPS:

@@ -9,16 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cifar_cli.config import Config
-from cifar_cli.data.loader import Normalise, plain_batches
-from cifar_cli.data.types import ImageSet
-from cifar_cli.training.runtime import autocast, eval_batch
+from cifar_cli.training.runtime import Runtime
 
 Forward = Callable[[Tensor], Tensor]
 
 
 class Scores(NamedTuple):
-    """Mean loss per image, and the share of images whose class was found."""
+    """Mean loss per image, and the fraction of images that were classified correctly."""
 
     loss: float
     accuracy: float
@@ -27,9 +24,9 @@ class Scores(NamedTuple):
 @torch.inference_mode()
 def predict_logits(
     model: nn.Module,
-    images: ImageSet,
-    config: Config,
-    device: torch.device,
+    images: Tensor,
+    normalise: Forward,
+    runtime: Runtime,
     forward: Forward | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Tensor:
@@ -37,22 +34,21 @@ def predict_logits(
 
     Args:
         model: Put into evaluation mode, and back into the mode it had.
-        images: What to look at; not augmented.
-        config: Normalisation, layout and precision.
-        device: Where the model is.
+        images: uint8 (N, H, W, 3), not augmented.
+        normalise: From such images to the model's inputs, float32 (B, 3, H, W).
+        runtime: Where the model is placed.
         forward: How to call the model (such as with test-time augmentation); None: the model.
-        on_batch: Called with the images done and the images in all; may raise to end it.
+        on_batch: Called with the number of images done and of all; may raise to end it.
     """
     was_training = model.training
     model.eval()
-    normalise = Normalise(config.data.mean, config.data.std, config.runtime.channels_last)
     logits = []
     done = 0
-    at_once = eval_batch(device, images.images.shape[1])
-    with autocast(config, device):
-        for pixels, labels in plain_batches(images, normalise, at_once, device):
-            logits.append((forward or model)(pixels).float())
-            done += len(labels)
+    with runtime.autocast():
+        for pixels in torch.split(images, runtime.eval_batch(images.shape[1])):
+            inputs = normalise(pixels.to(runtime.device))
+            logits.append((forward or model)(inputs).float())
+            done += len(pixels)
             if on_batch:
                 on_batch(done, len(images))
     model.train(was_training)

@@ -1,14 +1,13 @@
 """The LR range test of torch-lr-finder, made to change nothing but what it returns.
 
 Leslie Smith, "Cyclical Learning Rates" (https://arxiv.org/abs/1506.01186). The package trains
-the model that it is given, leaves the generators moved, prints, and goes on after NaN; so it
-gets a copy, and the surroundings are put back whatever happens.
+the model that it is given, moves torch's generators, prints, and continues after NaN. So it gets a
+fresh network, the RNG state is always restored, and it ends at the first loss that is not finite.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import math
 import warnings
@@ -17,24 +16,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cifar_cli.config import Config
 from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.splits import Splits
 from cifar_cli.errors import ConfigError, DivergedError
-from cifar_cli.models import build_model
-from cifar_cli.training.optim import build_optimizer
-from cifar_cli.training.runtime import (
-    autocast,
-    memory_errors,
-    place_model,
-    restore_rng,
-    rng_state,
-    smaller_network,
-)
-from cifar_cli.training.trainer import at_resolution
+from cifar_cli.rng import kept_rng
+from cifar_cli.training.runtime import Runtime, compile_errors
+from cifar_cli.training.schedule import StepSettings
+from cifar_cli.training.state import TrainState, new_state
+from cifar_cli.training.step import NotFiniteError, Step
 
 # torch-lr-finder's own defaults for its suggestion and its early stop.
 SKIP_START, SKIP_END = 10, 5
@@ -59,20 +51,15 @@ class LrCurve:
         return self.suggestions["steepest"]
 
 
-class _NotFinite(Exception):  # noqa: N818 - a signal between two functions, not an error
-    """The loss is NaN or infinite."""
-
-
 def lr_range_test(
     config: Config,
     splits: Splits,
-    device: torch.device,
+    runtime: Runtime,
     *,
     start_lr: float = 1e-7,
     end_lr: float = 10.0,
     num_iter: int = 200,
     step_mode: Literal["exp", "linear"] = "exp",
-    model: nn.Module | None = None,
     loader: TrainLoader | None = None,
     on_step: Callable[[str, int, int | None], None] = lambda what, done, total: None,
 ) -> LrCurve:
@@ -82,11 +69,10 @@ def lr_range_test(
         config: Model, data, loss and optimiser, as for training's first epoch. With Muon, the rates
             of biases and last layer rise in their proportion to `optim.max_lr`.
         splits: The images; only those to train on are used.
-        device: Where to run.
+        runtime: Where to run.
         start_lr, end_lr: Ends of the range.
         num_iter: Steps at most; the test stops where the loss reaches five times its minimum.
         step_mode: Even steps of the logarithm (`exp`) or of the rate itself.
-        model: What to test, not changed; None: the network as training would start with it.
         loader: Loader of `splits.train`, which stays open; None: one for this test alone.
         on_step: Called with what is being done, steps done, and steps in all.
 
@@ -95,19 +81,15 @@ def lr_range_test(
         DivergedError: The loss was not finite before a suggestion could be made.
     """
     check_range(start_lr, end_lr, num_iter)
-    before = rng_state(device)
-    with contextlib.ExitStack() as around:
-        around.callback(restore_rng, before, device)
-        loader = loader or around.enter_context(TrainLoader(splits.train, config, device))
-        if model is None:
-            torch.manual_seed(config.seed)
-            classes, size = len(splits.class_names), config.data.image_size
-            with memory_errors(*smaller_network(config)):
-                model = build_model(config.model, classes, size, loader.sample)
-        tested = place_model(copy.deepcopy(model), config, device)
-        history = _range_test(
-            tested, loader, config, start_lr, end_lr, num_iter, step_mode, on_step
-        )
+    if config.optim.max_lr == "auto":
+        optim = config.optim.model_copy(update={"max_lr": start_lr})
+        config = config.model_copy(update={"optim": optim})
+    with kept_rng(runtime.device), compile_errors(config), contextlib.ExitStack() as around:
+        loader = loader or around.enter_context(TrainLoader(splits.train, config, runtime.device))
+        state = new_state(config, len(splits.class_names), runtime, loader.sample)
+        step = Step(state.model, state.optimizer, config, runtime)
+        batches = _endless(loader, num_iter, on_step)
+        history = _range_test(state, step, batches, start_lr, end_lr, num_iter, step_mode)
     finite = [(lr, loss) for lr, loss in zip(*history, strict=False) if math.isfinite(loss)]
     if len(finite) < LEAST_STEPS:
         raise DivergedError(
@@ -167,40 +149,14 @@ def suggest(lrs: tuple[float, ...], losses: tuple[float, ...]) -> dict[str, floa
     }
 
 
-class _AsTrained(nn.Module):
-    """A network as the first steps of training call it, in the configured precision.
-
-    Forward passes alone, one by one: autocast keeps its copies of the weights until it ends, so
-    that around all steps they would be those of the first; and in training it is not around the
-    optimiser.
-    """
-
-    def __init__(self, model: nn.Module, config: Config, device: torch.device) -> None:
-        super().__init__()
-        self.model, self.config, self.device = model, config, device
-
-    def forward(self, images: Tensor) -> Tensor:
-        images = at_resolution(images, 0.0, self.config.train.resolutions)
-        with autocast(self.config, self.device):
-            logits: Tensor = self.model(images)
-        return logits
-
-
-def _in_proportion(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """Scale the rates, which torch-lr-finder sets all alike, as `apply_settings` does."""
-    for group in optimizer.param_groups:
-        group["lr"] *= group.get("lr_scale", 1.0)
-
-
 def _range_test(
-    model: nn.Module,
-    loader: TrainLoader,
-    config: Config,
+    state: TrainState,
+    step: Step,
+    batches: Iterator[tuple[Tensor, Tensor]],
     start_lr: float,
     end_lr: float,
     num_iter: int,
     step_mode: str,
-    on_step: Callable[[str, int, int | None], None],
 ) -> tuple[list[float], list[float]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its notebook progress bar calls itself experimental
@@ -210,32 +166,32 @@ def _range_test(
         """Endless batches in the form that torch-lr-finder accepts."""
 
         def __init__(self) -> None:
-            self.batches = _endless(loader, num_iter, on_step)
+            pass
 
         def __next__(self) -> tuple[Tensor, Tensor]:
-            return next(self.batches)
+            return next(batches)
 
-    def loss_function(logits: Tensor, labels: Tensor) -> Tensor:
-        smoothing = config.train.label_smoothing
-        loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
-        if not math.isfinite(loss.item()):
-            raise _NotFinite
-        return loss
+    class Finder(LRFinder):  # type: ignore[misc]
+        """torch-lr-finder's schedule, smoothing and early stop, around a step of training."""
 
-    max_lr = config.optim.max_lr
-    optimizer = build_optimizer(
-        model, config.optim, start_lr if isinstance(max_lr, str) else max_lr
-    )
-    optimizer.register_step_pre_hook(_in_proportion)
-    finder: Any = LRFinder(
-        _AsTrained(model, config, loader.device), optimizer, loss_function, loader.device
-    )
+        def _train_batch(self, batches: Batches, *_: Any, **__: Any) -> float:
+            self.model.train()
+            group = self.optimizer.param_groups[0]
+            beta1 = group["betas"][0] if "betas" in group else 0.0
+            # The finder sets the same rate everywhere; the step scales it as training does.
+            outcome = step(*next(batches), StepSettings(group["lr"], beta1), 0.0)
+            loss = float(outcome.loss)
+            if not math.isfinite(loss):
+                raise NotFiniteError("The loss or a gradient", loss)
+            return loss
+
+    finder: Any = Finder(state.model, state.optimizer, None, step.runtime.device)
     with contextlib.ExitStack() as around:
         around.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # it steps its schedule before the optimiser
         around.enter_context(contextlib.redirect_stdout(io.StringIO()))
         around.enter_context(contextlib.redirect_stderr(io.StringIO()))
-        around.enter_context(contextlib.suppress(_NotFinite))
+        around.enter_context(contextlib.suppress(NotFiniteError))
         finder.range_test(
             Batches(),
             start_lr=start_lr,

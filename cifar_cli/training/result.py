@@ -9,7 +9,7 @@ from cifar_cli.config import Config
 from cifar_cli.data.splits import Splits
 from cifar_cli.rundir import EpochRecord, RunDir
 from cifar_cli.training.checkpoint import Checkpoint
-from cifar_cli.training.trainer import TrainState
+from cifar_cli.training.state import TrainState
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -15,8 +14,8 @@ from cifar_cli.data.splits import Splits, choose_splits
 from cifar_cli.data.types import Dataset
 from cifar_cli.errors import CheckpointError, CifarError, ConfigError
 from cifar_cli.rundir import RunDir
-from cifar_cli.training.checkpoint import Checkpoint, load_newest
-from cifar_cli.training.trainer import TrainState
+from cifar_cli.training.checkpoint import Checkpoint
+from cifar_cli.training.state import TrainState
 
 # How a run is computed may change at a resume; what it computes may not.
 FREE_TO_CHANGE = {
@@ -49,34 +48,6 @@ class Change(NamedTuple):
 def listed(changes: Sequence[Change]) -> str:
     """Changes in one line."""
     return "; ".join(map(str, changes))
-
-
-def checkpoint_of(run: RunDir) -> Checkpoint | None:
-    """The newest checkpoint in a folder that is to be resumed; None if there is none yet.
-
-    A process that is killed before its first `last.pt` may have left `best.pt` and `steps.csv`;
-    an epoch in `metrics.csv`, or a result, comes after it only.
-
-    Raises:
-        CheckpointError: All are damaged or lost, or the folder holds something else than a run.
-    """
-    if not run.is_run:
-        if run.is_empty:
-            return None
-        raise CheckpointError(
-            f"{run.path} holds files, but not a run of cifar-resnet. Nothing is resumed, "
-            "and nothing is written there.",
-            "Choose another --name or --run-dir.",
-        )
-    run.subfolder("checkpoints")  # refused here already, before a damaged one is set aside
-    checkpoint = load_newest(run.last)
-    if checkpoint is None and (os.path.lexists(run.result) or run.read_metrics()):
-        raise CheckpointError(
-            f"{run.path} has results, but its checkpoints last.pt and previous.pt are lost: it "
-            "cannot be resumed.",
-            "Start a new run.",
-        )
-    return checkpoint
 
 
 def resumed_settings(

@@ -16,8 +16,8 @@ from cifar_cli.errors import CheckpointError, OutOfMemoryError
 from cifar_cli.rundir.reading import reason_of
 from cifar_cli.storage import open_regular
 from cifar_cli.training.control_groups import PROCESS, memory
+from cifar_cli.training.memory import memory_errors
 from cifar_cli.training.pickled import check_pickle, check_size
-from cifar_cli.training.runtime import memory_errors
 
 # The end record of a zip archive; its last two bytes are the length of the comment that follows.
 _END, _END_BYTES = b"PK\5\6", 22

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cifar_cli import evaluate, load_model
-from cifar_cli.analysis.evaluate import predict, summarise_predictions
+from cifar_cli.analysis.evaluate import summarise_predictions
 from cifar_cli.analysis.metrics import class_figures, confusion_matrix, wilson_interval
 from cifar_cli.analysis.mistakes import find_mistakes
 from cifar_cli.analysis.tta import tta_forward
@@ -137,8 +137,8 @@ def test_evaluation_repeats_the_figures_of_training(trained: Path) -> None:
 def test_the_loaded_model_predicts_what_evaluation_counts(trained: Path) -> None:
     model = load_model(trained)
     assert not model.training
-    found = predict(trained)
-    config = found.checkpoint.config
+    found = evaluate(trained).predictions
+    config = found.trained.config
     splits = choose_splits(load_dataset(config.data), config.data, config.seed)
     mean, std = torch.tensor(config.data.mean), torch.tensor(config.data.std)
     pixels = ((splits.val.images / 255 - mean) / std).permute(0, 3, 1, 2)
@@ -160,7 +160,7 @@ def test_best_and_a_file_outside_of_a_run_are_evaluated(trained: Path, tmp_path:
 
 
 def test_more_views_give_other_logits_and_still_a_sane_result(trained: Path) -> None:
-    plain, flipped = (predict(trained, tta=kind) for kind in ("none", "flip"))
+    plain, flipped = (evaluate(trained, tta=kind).predictions for kind in ("none", "flip"))
     assert not torch.equal(plain.logits, flipped.logits)
     assert summarise_predictions(flipped).num_images == 50
 

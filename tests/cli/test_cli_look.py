@@ -21,7 +21,7 @@ from cifar_cli.models import build_model
 from cifar_cli.output.console import Screen
 from cifar_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from cifar_cli.training.optim import build_optimizer
-from cifar_cli.training.trainer import TrainState
+from cifar_cli.training.state import TrainState
 
 Cli = Callable[..., Answer]
 

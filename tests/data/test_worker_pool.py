@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, random_images, tiny_config
+from conftest import TINY, on_cpu, random_images, tiny_config
 
 from cifar_cli import load_config, train
 from cifar_cli.data import worker_pool
@@ -24,8 +24,9 @@ from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.worker import Layout
 from cifar_cli.errors import CifarError, ConfigError, DataError, OutOfMemoryError, StorageError
 from cifar_cli.models import build_model
+from cifar_cli.training.loop import train_epochs
 from cifar_cli.training.optim import build_optimizer
-from cifar_cli.training.trainer import TrainState, train_epochs
+from cifar_cli.training.state import TrainState
 
 CPU = torch.device("cpu")
 BY_IMAGE = {"augment__form": "albumentations"}
@@ -121,7 +122,7 @@ def test_after_a_stop_none_is_waited_for_long_and_the_steps_so_far_are_kept(
                 while worker.replies.get(timeout=0.5):
                     pass
 
-    ended = list(train_epochs(state, pair, pair.images, config, on_step=on_step))
+    ended = list(train_epochs(state, pair, pair.images, config, on_cpu(config), on_step=on_step))
     assert ended == [None]
     assert (state.epoch, state.step, len(state.losses)) == (1, 1, 1)
     assert not state.history

@@ -26,7 +26,7 @@ from cifar_cli.training.document import check_document
 from cifar_cli.training.optim import build_optimizer
 from cifar_cli.training.resume import check_position, resumed_settings
 from cifar_cli.training.sealed import seal
-from cifar_cli.training.trainer import TrainState
+from cifar_cli.training.state import TrainState
 
 Cli = Callable[..., Answer]
 MISSING = object()

@@ -14,7 +14,7 @@ from processes import Running
 from stopped import FLAGS
 
 from cifar_cli.cli import stopping
-from cifar_cli.training import trainer
+from cifar_cli.training import step
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -44,7 +44,7 @@ def with_a_long_step() -> None:
         for _ in range(10):
             torch.mm(matrix, matrix)
 
-    trainer.apply_settings = compute  # type: ignore[assignment]
+    step.apply_settings = compute  # type: ignore[assignment]
 
 
 @pytest.mark.fault(71)

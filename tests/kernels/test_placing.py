@@ -1,4 +1,4 @@
-"""Which kernels a network runs once `place_model` has placed it, and what `status` says of them."""
+"""Which kernels a network runs once it is placed, and what `status` says of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import need_compiled_code, tiny_config
+from conftest import need_compiled_code, on_cpu, tiny_config
 from torch.nn import functional as F
 
 from cifar_cli import kernels
@@ -15,7 +15,7 @@ from cifar_cli.kernels import library
 from cifar_cli.kernels.compiled import CompiledWinograd
 from cifar_cli.kernels.modules import Conv2d
 from cifar_cli.models import build_model
-from cifar_cli.training.runtime import describe_environment, place_model
+from cifar_cli.training.environment import describe_environment
 
 CPU = torch.device("cpu")
 
@@ -34,7 +34,7 @@ def test_a_step_of_training_has_the_same_gradients(recipe: str) -> None:
         config = load_config(recipe, overrides=[*own, f"runtime.winograd={winograd}"], env={})
         torch.manual_seed(2)
         model = build_model(config.model, 10, 32, lambda: x)
-        model = place_model(model, config, CPU).train()
+        model = on_cpu(config).place(model).train()
         loss = F.cross_entropy(model(x), torch.arange(6))
         with torch.profiler.profile() as profiled:
             loss.backward()
@@ -52,16 +52,16 @@ def test_layers_use_compiled_code_if_it_is_wanted_and_there(
 ) -> None:
     monkeypatch.setattr(library, "load", lambda folder: there)
     config = tiny_config(runtime__native=wanted)
-    model = place_model(build_model(config.model, 10, 32), config, CPU)
+    model = on_cpu(config).place(build_model(config.model, 10, 32))
     assert {m.compiled for m in model.modules() if isinstance(m, Conv2d)} == {wanted and there}
-    assert describe_environment(CPU, model)["compiled_code"] == (wanted and there)
+    assert describe_environment(on_cpu(config), model)["compiled_code"] == (wanted and there)
 
 
 def test_no_code_is_compiled_if_no_layer_could_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "load", pytest.fail)
     for setting in ({"runtime__precision": "bf16"}, {"runtime__channels_last": False}):
         config = tiny_config(**setting)
-        place_model(build_model(config.model, 10, 32), config, CPU)
+        on_cpu(config).place(build_model(config.model, 10, 32))
 
 
 def test_status_says_why_there_is_no_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_a_placed_network_runs_compiled_code(
 ) -> None:
     need_compiled_code(tmp_path_factory)
     config = tiny_config(model__name="speed_resnet", model__widths=[32, 64, 64])
-    model = place_model(build_model(config.model, 10, 32), config, CPU)
+    model = on_cpu(config).place(build_model(config.model, 10, 32))
     called: list[str] = []
     for name in ("forward", "backward"):
         original = getattr(CompiledWinograd, name)

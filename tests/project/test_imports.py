@@ -19,6 +19,7 @@ FLOORS = {
     "config": 1,
     "locking": 1,
     "storage": 1,
+    "rng": 1,
     "kernels": 2,
     "rundir": 2,
     "data": 3,

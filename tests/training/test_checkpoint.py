@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_images, tiny_config
+from conftest import on_cpu, random_images, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,9 +22,10 @@ from cifar_cli.training.checkpoint import (
     save_checkpoint,
     seal,
 )
+from cifar_cli.training.loop import train_epochs
 from cifar_cli.training.optim import apply_settings, build_optimizer
 from cifar_cli.training.schedule import StepSettings
-from cifar_cli.training.trainer import TrainState, train_epochs
+from cifar_cli.training.state import TrainState
 
 CONFIG = tiny_config()
 NAMES = tuple("abcdefghij")
@@ -41,7 +42,9 @@ def trained() -> TrainState:
     state = fresh()
     loader = TrainLoader(random_images(70), CONFIG, torch.device("cpu"))
     pauses = iter([False] * 4 + [True])
-    epochs = train_epochs(state, loader, random_images(10), CONFIG, pause=lambda: next(pauses))
+    epochs = train_epochs(
+        state, loader, random_images(10), CONFIG, on_cpu(CONFIG), pause=lambda: next(pauses)
+    )
     assert next(epochs) is not None
     assert next(epochs) is None
     assert (state.epoch, state.step) == (2, 2)

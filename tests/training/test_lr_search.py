@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from conftest import random_images, tiny_config
+from conftest import on_cpu, random_images, spoiled, tiny_config
 from torch import Tensor, nn
 
 from cifar_cli.data.splits import Splits
@@ -24,7 +24,8 @@ SPLITS = Splits(IMAGES, IMAGES, tuple("abcd"), val_is_test=True)
 
 
 def curve(num_iter: int = 40, **options: object) -> LrCurve:
-    return lr_range_test(tiny_config(), SPLITS, CPU, num_iter=num_iter, **options)  # type: ignore[arg-type]
+    config = tiny_config()
+    return lr_range_test(config, SPLITS, on_cpu(config), num_iter=num_iter, **options)  # type: ignore[arg-type]
 
 
 def test_rates_rise_from_start_to_end_evenly() -> None:
@@ -45,20 +46,14 @@ def test_it_stops_early_where_the_loss_explodes() -> None:
     assert 1e-4 <= found.suggestion <= 100
 
 
-def test_model_generator_and_mode_are_as_before() -> None:
-    torch.manual_seed(1)  # random labels: not from every start does the loss fall
-    model = build_model(tiny_config().model, 4, 32).train()
-    weights = {name: t.clone() for name, t in model.state_dict().items()}
+def test_the_rng_state_does_not_change() -> None:
+    torch.manual_seed(1)
     before = torch.get_rng_state()
-    curve(model=model, start_lr=1e-4, end_lr=1.0)
+    curve(start_lr=1e-4, end_lr=1.0)
     assert torch.equal(torch.get_rng_state(), before)
-    assert model.training
-    assert all(torch.equal(weights[name], t) for name, t in model.state_dict().items())
 
 
-def test_an_interruption_also_leaves_everything_as_it_was() -> None:
-    model = build_model(tiny_config().model, 4, 32)
-    weights = {name: t.clone() for name, t in model.state_dict().items()}
+def test_an_interruption_leaves_the_rng_state_too() -> None:
     before = torch.get_rng_state()
 
     def interrupt(what: str, done: int, total: int | None) -> None:
@@ -66,9 +61,8 @@ def test_an_interruption_also_leaves_everything_as_it_was() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        curve(model=model, on_step=interrupt)
+        curve(on_step=interrupt)
     assert torch.equal(torch.get_rng_state(), before)
-    assert all(torch.equal(weights[name], t) for name, t in model.state_dict().items())
 
 
 def test_it_repeats_itself_and_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -95,9 +89,12 @@ class Watched(nn.Module):
         return out
 
 
-def test_in_bf16_each_step_takes_the_weights_of_the_step_before() -> None:
+def test_in_bf16_each_step_takes_the_weights_of_the_step_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     config = tiny_config(runtime__precision="bf16")
-    lr_range_test(config, SPLITS, CPU, num_iter=20, start_lr=1e-3, end_lr=1e-2, model=Watched())
+    monkeypatch.setattr("cifar_cli.training.state.build_model", lambda *_: Watched())
+    lr_range_test(config, SPLITS, on_cpu(config), num_iter=20, start_lr=1e-3, end_lr=1e-2)
     assert len(Watched.fresh) == 20
     assert all(Watched.fresh)
 
@@ -113,9 +110,9 @@ def test_muons_rates_rise_in_their_proportion(monkeypatch: pytest.MonkeyPatch) -
         optimizer.register_step_post_hook(note)
         return optimizer
 
-    monkeypatch.setattr("cifar_cli.training.lr_search.build_optimizer", watched)
+    monkeypatch.setattr("cifar_cli.training.state.build_optimizer", watched)
     config = tiny_config(optim__name="muon", optim__max_lr=0.1, optim__head_lr=20, optim__bias_lr=3)
-    found = lr_range_test(config, SPLITS, CPU, num_iter=20, start_lr=1e-6, end_lr=1e-4)
+    found = lr_range_test(config, SPLITS, on_cpu(config), num_iter=20, start_lr=1e-6, end_lr=1e-4)
     assert len(seen) == 20
     for filters, head, biases in seen:
         assert head == pytest.approx(200 * filters)
@@ -196,9 +193,9 @@ def test_a_range_that_makes_no_curve_is_refused() -> None:
         curve(num_iter=5)
 
 
-def test_a_loss_that_is_no_number_from_the_start_is_told() -> None:
-    model = build_model(tiny_config().model, 4, 32)
-    with torch.no_grad():
-        next(model.parameters()).fill_(float("nan"))
+def test_a_loss_that_is_no_number_from_the_start_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cifar_cli.training.state.build_model", spoiled)
     with pytest.raises(DivergedError, match="after 0 steps"):
-        curve(model=model)
+        curve()

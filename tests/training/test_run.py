@@ -13,10 +13,10 @@ from typing import ClassVar
 
 import pytest
 import torch
-from conftest import Answer, tiny_config
+from conftest import Answer, spoiled, tiny_config
 from PIL import Image
 
-from cifar_cli.analysis.evaluate import evaluate, predict
+from cifar_cli.analysis.evaluate import evaluate
 from cifar_cli.cli.app import run as run_command
 from cifar_cli.config import load_config
 from cifar_cli.data.sources.load import load_dataset
@@ -348,15 +348,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_not_overwritten(in_tmp: Path
 
 @pytest.mark.fault(27)
 def test_divergence_is_noted_in_the_run(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = run_module._fresh_state
-
-    def poisoned(*arguments: object) -> object:
-        state = build(*arguments)  # type: ignore[arg-type]
-        with torch.no_grad():
-            next(state.model.parameters()).fill_(float("nan"))
-        return state
-
-    monkeypatch.setattr(run_module, "_fresh_state", poisoned)
+    monkeypatch.setattr("cifar_cli.training.state.build_model", spoiled)
     with pytest.raises(DivergedError, match="Lower --max-lr"):
         train(tiny_config(), name="a")
     assert RunDir(Path("runs/a")).read_json("status.json")["state"] == "failed"
@@ -446,7 +438,8 @@ def test_a_run_is_validated_on_what_it_holds_out_and_the_test_split_stays_whole(
         "held-out training images"
     )
     val, test, seen = (
-        predict("a", split=split, device="cpu").images for split in ("val", "test", "train")
+        evaluate("a", split=split, device="cpu").predictions.images
+        for split in ("val", "test", "train")
     )
     dataset = load_dataset(config.data)
     assert (len(val), len(seen)) == (len(dataset.train) // 10, 100)

@@ -11,24 +11,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_config
+from conftest import on_cpu, tiny_config
 
 from cifar_cli import train
 from cifar_cli.doctor.checks import _device
 from cifar_cli.errors import ConfigError, OutOfMemoryError, StorageError
+from cifar_cli.rng import kept_rng, restore_rng, rng_state
+from cifar_cli.training.environment import describe_environment
+from cifar_cli.training.memory import fewer_images, memory_errors, smaller_batch, smaller_network
 from cifar_cli.training.runtime import (
     COMPILER_CACHE,
-    autocast,
+    Runtime,
     compile_errors,
-    describe_environment,
-    fewer_images,
-    memory_errors,
-    prepare_runtime,
     resolve_device,
-    restore_rng,
-    rng_state,
-    smaller_batch,
-    smaller_network,
 )
 from cifar_cli.training.stop_signal import StopSignal
 from cifar_cli.training.temporary import temporary_folder
@@ -67,7 +62,7 @@ def test_why_torch_finds_no_gpu_is_handed_on(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_threads_are_set_where_asked_for() -> None:
-    prepare_runtime(tiny_config(runtime__threads=1))
+    Runtime.start(tiny_config(runtime__threads=1))
     assert torch.get_num_threads() == 1
 
 
@@ -76,13 +71,15 @@ def test_fp32_on_a_gpu_is_fp32(precision: str, tf32: bool, monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for name in ("benchmark", "allow_tf32"):
         monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
-    prepare_runtime(tiny_config(device="cuda", runtime__precision=precision))
+    Runtime.start(tiny_config(device="cuda", runtime__precision=precision))
     assert torch.backends.cudnn.allow_tf32 is tf32
 
 
 @pytest.mark.parametrize(("precision", "bf16"), [("auto", False), ("fp32", False), ("bf16", True)])
 def test_cpu_computes_in_fp32_unless_asked_otherwise(precision: str, bf16: bool) -> None:
-    with autocast(tiny_config(runtime__precision=precision), CPU):
+    runtime = on_cpu(tiny_config(runtime__precision=precision))
+    assert runtime.uses_bf16 is bf16
+    with runtime.autocast():
         out = torch.ones(2, 2) @ torch.ones(2, 2)
     assert (out.dtype == torch.bfloat16) is bf16
 
@@ -91,6 +88,8 @@ def test_generator_states_come_back() -> None:
     state = rng_state(CPU)
     first = torch.rand(3)
     restore_rng(state, CPU)
+    with kept_rng():
+        torch.rand(5)
     assert torch.equal(torch.rand(3), first)
 
 
@@ -142,14 +141,14 @@ def test_training_says_whether_images_network_or_batch_do_not_fit(
         raise MemoryError
 
     for name, told in (
-        ("load_dataset", "while loading the images"),
-        ("TrainLoader", "while loading the images"),
-        ("build_model", "while building the network"),
-        ("place_model", "while building the network"),
-        ("train_epochs", "at batch size 32"),
+        ("run.load_dataset", "while loading the images"),
+        ("run.TrainLoader", "while loading the images"),
+        ("state.build_model", "while building the network"),
+        ("runtime.Runtime.place", "while building the network"),
+        ("run.train_epochs", "at batch size 32"),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(f"cifar_cli.training.run.{name}", no_memory)
+            patch.setattr(f"cifar_cli.training.{name}", no_memory)
             with pytest.raises(OutOfMemoryError, match=f"Out of memory {told}"):
                 train(tiny_config(), in_tmp / name)
 
@@ -182,15 +181,15 @@ def test_torch_compile_keeps_its_code_where_nobody_else_can_write(
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     config = tiny_config(runtime__compile=True)
-    prepare_runtime(tiny_config())
+    Runtime.start(tiny_config())
     assert COMPILER_CACHE not in os.environ
-    prepare_runtime(config)
+    Runtime.start(config)
     folder = Path(os.environ["CIFAR_RESNET_HOME"]) / "torch-compile"
     assert Path(cache_dir()) == folder
     assert folder.stat().st_mode & 0o777 == 0o700
     # What the user has set stays.
     monkeypatch.setenv(COMPILER_CACHE, str(in_tmp / "mine"))
-    prepare_runtime(config)
+    Runtime.start(config)
     assert os.environ[COMPILER_CACHE] == str(in_tmp / "mine")
     # Somebody else's folder, or a place where it could be replaced.
     monkeypatch.delenv(COMPILER_CACHE)
@@ -198,7 +197,7 @@ def test_torch_compile_keeps_its_code_where_nobody_else_can_write(
     for spoil in (lambda: folder.chmod(0o777), lambda: _link(folder, in_tmp / "theirs")):
         spoil()
         with pytest.raises(ConfigError, match=f"runtime.compile=true: .*Set {COMPILER_CACHE} to"):
-            prepare_runtime(config)
+            Runtime.start(config)
         assert COMPILER_CACHE not in os.environ
 
 
@@ -248,7 +247,7 @@ def test_a_first_signal_asks_and_a_second_interrupts() -> None:
 
 
 def test_the_environment_names_versions_and_hardware() -> None:
-    found = describe_environment(CPU, torch.nn.Linear(1, 1))
+    found = describe_environment(on_cpu(tiny_config()), torch.nn.Linear(1, 1))
     assert torch.__version__.startswith(found["packages"]["torch"].split("+")[0])
     assert found["device"] == "cpu"
     assert found["threads"] >= 1
@@ -262,5 +261,5 @@ def test_freed_memory_is_given_back_where_that_is_wanted(
     monkeypatch.setattr(
         "cifar_cli.training.runtime._return_freed_memory", lambda: calls.append(True)
     )
-    prepare_runtime(tiny_config(device="cpu", runtime__lean_memory=lean))
+    Runtime.start(tiny_config(device="cpu", runtime__lean_memory=lean))
     assert calls == [True] * lean

@@ -38,7 +38,7 @@ from cifar_cli.rundir import RunDir
 from cifar_cli.training.muon import orthogonalise
 from cifar_cli.training.optim import apply_settings, build_optimizer
 from cifar_cli.training.schedule import settings_at
-from cifar_cli.training.trainer import at_resolution
+from cifar_cli.training.step import at_resolution
 
 MEAN = (0.491, 0.482, 0.447)
 SMALL = SpeedResnetConfig(widths=(8, 12, 16))

@@ -14,7 +14,7 @@ from conftest import tiny_config
 
 from cifar_cli.training import threads
 from cifar_cli.training.control_groups import cpu_quota, memory
-from cifar_cli.training.runtime import prepare_runtime
+from cifar_cli.training.runtime import Runtime
 from cifar_cli.training.threads import cpus, limit_threads, startable
 
 MANY = 2**31 - 1
@@ -106,14 +106,14 @@ def test_more_threads_than_the_machine_has_are_not_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.warns(UserWarning, match=r"runtime\.threads=1024: only \d+ can compute at once"):
-        prepare_runtime(tiny_config(runtime__threads=1024))
+        Runtime.start(tiny_config(runtime__threads=1024))
     assert torch.get_num_threads() <= cpus()
     told: list[str] = []
     monkeypatch.setattr(threads, "cpus", lambda: 1)
-    prepare_runtime(tiny_config(runtime__threads=2), told.append)
+    Runtime.start(tiny_config(runtime__threads=2), told.append)
     assert told == ["runtime.threads=2: only 1 can compute at once here; using 1."]
-    prepare_runtime(tiny_config(runtime__threads=1), pytest.fail)
-    prepare_runtime(tiny_config(), pytest.fail)
+    Runtime.start(tiny_config(runtime__threads=1), pytest.fail)
+    Runtime.start(tiny_config(), pytest.fail)
 
 
 @pytest.mark.fault(76)

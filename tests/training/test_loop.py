@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import torch._dynamo
-from conftest import random_images, tiny_config
+from conftest import on_cpu, random_images, tiny_config
 from torch import Tensor, nn
 
 from cifar_cli.config import Config
-from cifar_cli.data.loader import TrainLoader
+from cifar_cli.data.loader import Normalise, TrainLoader
 from cifar_cli.data.types import ImageSet
 from cifar_cli.errors import DivergedError
 from cifar_cli.models import build_model
 from cifar_cli.models.custom_resnet import CustomResnet
 from cifar_cli.rundir import EpochRecord, StepRecord
-from cifar_cli.training import trainer as trainer_module
+from cifar_cli.training import loop as loop_module
 from cifar_cli.training.evaluation import predict_logits, score
+from cifar_cli.training.loop import train_epochs
 from cifar_cli.training.optim import build_optimizer
-from cifar_cli.training.runtime import EVAL_BATCH, eval_batch, place_model
-from cifar_cli.training.trainer import TrainState, train_epochs
+from cifar_cli.training.runtime import EVAL_BATCH, Runtime
+from cifar_cli.training.state import TrainState
+from cifar_cli.training.step import Step
 
 CPU = torch.device("cpu")
 
@@ -36,11 +38,17 @@ def fresh(config: Config) -> TrainState:
     return TrainState(model, build_optimizer(model, config.optim, 0.01))
 
 
+def epochs_of(
+    state: TrainState, loader: TrainLoader, val: ImageSet, config: Config, **options: Any
+) -> Iterator[tuple[EpochRecord, list[StepRecord]] | None]:
+    return train_epochs(state, loader, val, config, on_cpu(config), **options)
+
+
 def run(
     config: Config, train: ImageSet, val: ImageSet
 ) -> tuple[TrainState, list[EpochRecord], list[StepRecord]]:
     state = fresh(config)
-    epochs = train_epochs(state, TrainLoader(train, config, CPU), val, config)
+    epochs = epochs_of(state, TrainLoader(train, config, CPU), val, config)
     results = [ended for ended in epochs if ended]
     return state, [r for r, _ in results], [s for _, steps in results for s in steps]
 
@@ -124,7 +132,7 @@ def test_it_stops_after_the_step_at_hand_and_goes_on_from_there() -> None:
     state, seen = fresh(config), []
     loader = TrainLoader(train, config, CPU)
     stops = iter([False, True])
-    epochs = train_epochs(
+    epochs = epochs_of(
         state,
         loader,
         val,
@@ -135,7 +143,7 @@ def test_it_stops_after_the_step_at_hand_and_goes_on_from_there() -> None:
     assert next(epochs) is None
     assert seen == [(1, 1), (1, 2)]
     assert (state.epoch, state.step) == (1, 2)
-    rest = [ended[0] for ended in train_epochs(state, loader, val, config) if ended]
+    rest = [ended[0] for ended in epochs_of(state, loader, val, config) if ended]
     assert [(r.train_loss, r.val_accuracy) for r in rest] == [
         (r.train_loss, r.val_accuracy) for r in records
     ]
@@ -158,11 +166,11 @@ def test_a_stop_while_an_epoch_is_validated_does_not_wait_for_its_end(
         return len(seen) == 2
 
     loader.heed(is_stopping)
-    assert list(train_epochs(state, loader, val, config)) == [None]
+    assert list(epochs_of(state, loader, val, config)) == [None]
     assert seen == [(1, 3), (1, 3)], "asked after the first and the second of three batches"
     assert state.history == []
     loader.heed(lambda: False)
-    rest = [ended[0] for ended in train_epochs(state, loader, val, config) if ended]
+    rest = [ended[0] for ended in epochs_of(state, loader, val, config) if ended]
     assert [(r.train_loss, r.val_accuracy) for r in rest] == [
         (r.train_loss, r.val_accuracy) for r in records
     ]
@@ -177,7 +185,7 @@ def test_a_loss_that_is_no_number_ends_training_with_its_place() -> None:
         next(state.model.parameters()).fill_(math.nan)
     loader = TrainLoader(random_images(70), config, CPU)
     with pytest.raises(DivergedError, match="nan in epoch 1, step 1, at LR 100"):
-        list(train_epochs(state, loader, random_images(10), config))
+        list(epochs_of(state, loader, random_images(10), config))
 
 
 def test_losses_that_are_looked_at_late_end_training_before_anything_is_saved(
@@ -186,19 +194,19 @@ def test_losses_that_are_looked_at_late_end_training_before_anything_is_saved(
     config = tiny_config()
     loader, val = TrainLoader(random_images(70), config, CPU), random_images(10)
     with monkeypatch.context() as patch:  # on a GPU it does not raise
-        patch.setattr(trainer_module, "_checked", lambda loss, state: loss * math.nan)
-        epochs = train_epochs(fresh(config), loader, val, config, pause=lambda: True)
+        patch.setattr(Step, "backward", lambda step, loss: loss.detach() * math.nan)
+        epochs = epochs_of(fresh(config), loader, val, config, pause=lambda: True)
         with pytest.raises(DivergedError, match="a gradient became nan in epoch 1, step 1, at LR"):
             next(epochs)
         state = fresh(config)
         with pytest.raises(DivergedError, match="a gradient became nan in epoch 1, step 1, at LR"):
-            next(train_epochs(state, loader, val, config))
+            next(epochs_of(state, loader, val, config))
         assert state.history == []
     nothing = torch.full((10, 10), math.nan)
-    monkeypatch.setattr(trainer_module, "predict_logits", lambda *_, **__: nothing)
+    monkeypatch.setattr(loop_module, "predict_logits", lambda *_, **__: nothing)
     state = fresh(config)
     with pytest.raises(DivergedError, match="The validation loss became nan in epoch 1, step 3"):
-        list(train_epochs(state, loader, val, config))
+        list(epochs_of(state, loader, val, config))
     assert state.history == []
 
 
@@ -217,7 +225,7 @@ def test_steps_have_the_resolution_and_the_smoothing_that_are_set() -> None:
 
     state.model.register_forward_pre_hook(note)
     loader = TrainLoader(random_images(70), config, CPU)
-    ended = [found for found in train_epochs(state, loader, random_images(10), config) if found]
+    ended = [found for found in epochs_of(state, loader, random_images(10), config) if found]
     assert sides == [20, 20, 24, 24, 32, 32]
     images, labels = next(iter(loader.epoch(1)))
     small = nn.functional.interpolate(images, size=(20, 20), mode="bilinear", align_corners=False)
@@ -234,7 +242,7 @@ def test_bf16_is_for_the_passes_and_not_for_the_weights() -> None:
         lambda layer, _, out: seen.add((layer.training, out.dtype))
     )
     loader = TrainLoader(random_images(40), config, CPU)
-    list(train_epochs(state, loader, random_images(10), config))
+    list(epochs_of(state, loader, random_images(10), config))
     assert seen == {(True, torch.bfloat16), (False, torch.bfloat16)}
     assert {p.dtype for p in state.model.parameters()} == {torch.float32}
 
@@ -272,9 +280,9 @@ def test_what_torch_compiles_learns_as_the_plain_network_does(
     def losses(**changes: bool) -> list[float]:
         config = tiny_config(**settings, **changes, runtime__native=False)
         state = fresh(config)
-        place_model(state.model, config, CPU)
+        on_cpu(config).place(state.model)
         loader = TrainLoader(random_images(70), config, CPU)
-        ended = train_epochs(state, loader, random_images(10), config)
+        ended = epochs_of(state, loader, random_images(10), config)
         return [step.train_loss for found in ended if found for step in found[1]]
 
     assert losses(runtime__compile=True) == pytest.approx(losses(), rel=1e-3)
@@ -296,7 +304,7 @@ def test_an_infinite_gradient_ends_training_before_it_reaches_the_weights() -> N
     parameter.register_hook(spoil)
     loader = TrainLoader(random_images(100), config, CPU)
     with pytest.raises(DivergedError, match=r"A gradient became (inf|nan) in epoch 1, step 3, at"):
-        list(train_epochs(state, loader, random_images(10), config))
+        list(epochs_of(state, loader, random_images(10), config))
     assert all(p.isfinite().all() for p in state.model.parameters())
 
 
@@ -305,19 +313,21 @@ def test_prediction_keeps_the_mode_and_does_not_depend_on_the_batch_size(
 ) -> None:
     config = tiny_config()
     model = build_model(config.model, 10, 32).train()
-    images = random_images(23)
-    whole = predict_logits(model, images, config, CPU)
+    normalise = Normalise(config.data.mean, config.data.std)
+    images, runtime = random_images(23).images, on_cpu(config)
+    whole = predict_logits(model, images, normalise, runtime)
     monkeypatch.setitem(EVAL_BATCH, "cpu", 5)
-    parts = predict_logits(model, images, config, CPU)
+    parts = predict_logits(model, images, normalise, runtime)
     assert model.training
     torch.testing.assert_close(whole, parts)
 
 
 def test_larger_images_are_looked_at_in_smaller_batches() -> None:
-    assert [eval_batch(CPU, side) for side in (16, 32, 64, 512)] == [500, 500, 125, 1]
-    cuda = torch.device("cuda")
+    settings = tiny_config().runtime
+    cpu, cuda = (Runtime(torch.device(name), settings) for name in ("cpu", "cuda"))
+    assert [cpu.eval_batch(side) for side in (16, 32, 64, 512)] == [500, 500, 125, 1]
     for side in (32, 120, 512):  # baseline's prep layer with its border
-        assert eval_batch(cuda, side) * 64 * (side + 2) ** 2 < 2**31
+        assert cuda.eval_batch(side) * 64 * (side + 2) ** 2 < 2**31
 
 
 def test_scores_by_hand() -> None:

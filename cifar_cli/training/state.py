@@ -1,0 +1,79 @@
+"""Everything that changes in a run as it is trained: what a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from cifar_cli.config import Config
+from cifar_cli.models import build_model
+from cifar_cli.rundir import EpochRecord
+from cifar_cli.training.memory import memory_errors, smaller_network
+from cifar_cli.training.optim import build_optimizer
+from cifar_cli.training.runtime import Runtime
+from cifar_cli.training.step import Outcome
+
+
+@dataclass
+class TrainState:
+    """A network in training, its optimiser, the position in the run, and the figures so far."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    epoch: int = 1
+    """The current epoch, counted from 1; beyond the last one, training is over."""
+    step: int = 0
+    """Steps done in the current epoch."""
+    seconds: float = 0.0
+    """Time spent in the current epoch by earlier processes."""
+    losses: list[Tensor] = field(default_factory=list)
+    """Mean loss of each step done in the current epoch; scalars on the device."""
+    correct: Tensor | None = None
+    """Images classified correctly in the current epoch; int64 scalar on the device."""
+    history: list[EpochRecord] = field(default_factory=list)
+
+    @property
+    def best_accuracy(self) -> float:
+        """Highest validation accuracy so far; -1 before the first epoch's end."""
+        return max((record.val_accuracy for record in self.history), default=-1.0)
+
+    def count(self, outcome: Outcome) -> None:
+        """Add a step to the current epoch."""
+        self.step += 1
+        self.losses.append(outcome.loss)
+        so_far = self.correct
+        self.correct = outcome.correct if so_far is None else so_far + outcome.correct
+
+    def restart_epoch(self) -> None:
+        """Count the current epoch, or the next one, from its first step."""
+        self.step, self.seconds, self.losses, self.correct = 0, 0.0, [], None
+
+
+def new_state(
+    config: Config,
+    num_classes: int,
+    runtime: Runtime,
+    sample: Callable[[], Tensor] | None = None,
+) -> TrainState:
+    """A network and optimiser as training starts with them; seeds torch's generators.
+
+    Args:
+        config: Network, optimiser and seed; `optim.max_lr` is a number.
+        num_classes: Number of logits.
+        runtime: Where the network is placed.
+        sample: Gives normalised training images to networks that are fitted to them first.
+
+    Raises:
+        ConfigError: The network cannot take images of that size.
+        OutOfMemoryError: It does not fit into memory.
+    """
+    assert not isinstance(config.optim.max_lr, str), "auto is resolved before training starts"
+    torch.manual_seed(config.seed)
+    size = config.data.image_size
+    with memory_errors(*smaller_network(config)):
+        model = build_model(config.model, num_classes, size, sample, config.eval_size)
+        model = runtime.place(model)
+    return TrainState(model, build_optimizer(model, config.optim, config.optim.max_lr))
