@@ -62,7 +62,7 @@ class Steps:
         stages = ((1.0, side),) if side != 32 else ()
         train = config.train.model_copy(update={"resolutions": stages})
         config = config.model_copy(update={"train": train})
-        state = new_state(config, 10, runtime, self.loader.sample)
+        state = new_state(config, 10, runtime, self.loader)
         self.step = Step(state.model.train(), state.optimizer, config, runtime)
 
     def __call__(self, epoch: int) -> dict[str, float]:

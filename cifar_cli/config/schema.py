@@ -215,6 +215,9 @@ class TrainConfig(Section):
     """Batch size. The last, smaller batch of an epoch is kept."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Label smoothing: fraction of the target spread evenly over all classes."""
+    class_weights: bool | Literal["auto"] = False
+    """Weigh each class's loss by the inverse of its number of training images. `auto`: if classes
+    differ by more than ten times."""
     resolutions: tuple[tuple[Unit, int], ...] = Field((), max_length=100)
     """Progressive resizing: pairs of a fraction of all steps and an image size in pixels.
     Images have that size until that fraction is done, and `data.image_size` after the last

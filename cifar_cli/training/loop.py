@@ -45,7 +45,7 @@ def train_epochs(
         DivergedError: A loss or a gradient is not finite.
     """
     total, max_lr = config.train.epochs * loader.steps, float(config.optim.max_lr)
-    train_step = Step(state.model, state.optimizer, config, runtime)
+    train_step = Step(state.model, state.optimizer, config, runtime, state.class_weights)
     while state.epoch <= config.train.epochs:
         started = time.perf_counter() - state.seconds
         state.model.train()
@@ -131,6 +131,7 @@ def _finish_epoch(
     except StoppedWaitingError:
         return None
     scores = score(logits, val.labels)
+    state.predicted = torch.bincount(logits.argmax(1), minlength=logits.shape[1])
     if not math.isfinite(scores.loss):
         what = "The validation loss"
         raise _diverged(what, scores.loss, state.epoch, state.step, steps[-1].lr)

@@ -86,8 +86,8 @@ def lr_range_test(
         config = config.model_copy(update={"optim": optim})
     with kept_rng(runtime.device), compile_errors(config), contextlib.ExitStack() as around:
         loader = loader or around.enter_context(TrainLoader(splits.train, config, runtime.device))
-        state = new_state(config, len(splits.class_names), runtime, loader.sample)
-        step = Step(state.model, state.optimizer, config, runtime)
+        state = new_state(config, len(splits.class_names), runtime, loader)
+        step = Step(state.model, state.optimizer, config, runtime, state.class_weights)
         batches = _endless(loader, num_iter, on_step)
         history = _range_test(state, step, batches, start_lr, end_lr, num_iter, step_mode)
     finite = [(lr, loss) for lr, loss in zip(*history, strict=False) if math.isfinite(loss)]

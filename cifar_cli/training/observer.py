@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cifar_cli.config import Config
 from cifar_cli.rundir import EpochRecord, RunDir
+from cifar_cli.training.warning_signs import Sign
 
 
 class Observer:
@@ -23,6 +24,10 @@ class Observer:
 
     def epoch_ended(self, record: EpochRecord) -> None:
         """An epoch is done, and saved."""
+
+    def warning(self, sign: Sign) -> None:
+        """Something suspicious; unless overridden a message."""
+        self.message(f"Warning: {sign}")
 
     def message(self, text: str) -> None:
         """Something the user should know."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from cifar_cli.data.splits import Splits
 from cifar_cli.rundir import EpochRecord, RunDir
 from cifar_cli.training.checkpoint import Checkpoint
 from cifar_cli.training.state import TrainState
+from cifar_cli.training.warning_signs import Sign
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,15 @@ class TrainResult:
     """Of training alone; `seconds` has the validations too."""
     seconds: float
     history: tuple[EpochRecord, ...]
+    warnings: tuple[Sign, ...] = ()
+    """What is suspicious about the training or its figures."""
 
 
-def finish(run: RunDir, state: TrainState, splits: Splits) -> TrainResult:
+def finish(
+    run: RunDir, state: TrainState, splits: Splits, warnings: Sequence[Sign] = ()
+) -> TrainResult:
     """Write down what a run came to, once its last epoch is saved."""
-    result = _result(run, state.history)
+    result = _result(run, state.history, warnings)
     run.write_result(
         {
             "epochs_completed": result.epochs_completed,
@@ -42,6 +48,7 @@ def finish(run: RunDir, state: TrainState, splits: Splits) -> TrainResult:
             "num_classes": len(splits.class_names),
             "train_images": len(splits.train),
             "val_images": len(splits.val),
+            "warnings": [sign._asdict() for sign in result.warnings],
         }
     )
     _note_completed(run, result)
@@ -54,7 +61,7 @@ def _note_completed(run: RunDir, result: TrainResult) -> None:
     run.log("completed", val_accuracy=result.val_accuracy)
 
 
-def _result(run: RunDir, history: list[EpochRecord]) -> TrainResult:
+def _result(run: RunDir, history: list[EpochRecord], warnings: Sequence[Sign]) -> TrainResult:
     final = history[-1]
     return TrainResult(
         run_dir=run.path,
@@ -65,6 +72,7 @@ def _result(run: RunDir, history: list[EpochRecord]) -> TrainResult:
         train_seconds=sum(record.train_seconds for record in history),
         seconds=sum(record.seconds for record in history),
         history=tuple(history),
+        warnings=tuple(warnings),
     )
 
 
@@ -76,11 +84,23 @@ def finished(run: RunDir, checkpoint: Checkpoint, config: Config) -> TrainResult
     training = checkpoint.training
     same_network = checkpoint.config.model == config.model
     history = [epoch.record for epoch in training.history] if training else []
-    noted = run.peek_json(run.result.name).get("epochs_completed")
-    if same_network and noted == len(history) == config.train.epochs:
-        result = _result(run, history)
+    noted = run.peek_json(run.result.name)
+    if same_network and noted.get("epochs_completed") == len(history) == config.train.epochs:
+        result = _result(run, history, _signs(noted.get("warnings")))
         if run.noted_state != "completed":
             run.clear_away()
             _note_completed(run, result)
         return result
     return None
+
+
+def _signs(noted: object) -> list[Sign]:
+    """The warnings that a result.json holds; what is none is left out."""
+    entries = noted if isinstance(noted, list) else []
+    return [
+        Sign(**entry)
+        for entry in entries
+        if isinstance(entry, dict)
+        and set(entry) == set(Sign._fields)
+        and all(isinstance(value, str) for value in entry.values())
+    ]

@@ -38,6 +38,7 @@ from cifar_cli.training.resume import (
 from cifar_cli.training.runtime import Runtime, compile_errors
 from cifar_cli.training.state import TrainState, new_state
 from cifar_cli.training.stop_signal import StopSignal
+from cifar_cli.training.warning_signs import Sign, signs_after, signs_before
 
 __all__ = ["TrainResult", "train"]
 
@@ -100,7 +101,7 @@ def train_in(
         loader = opened.stack.enter_context(TrainLoader(splits.train, config, runtime.device))
         if config.optim.max_lr == "auto":
             config = _with_found_lr(config, splits, loader, runtime, observer)
-        state = new_state(config, len(splits.class_names), runtime, loader.sample)
+        state = new_state(config, len(splits.class_names), runtime, loader)
         if checkpoint:
             restore(state, checkpoint)
             changed += changed_images(dataset, splits, checkpoint, config, allow_changes)
@@ -131,6 +132,18 @@ def _train_in(
     observer.started(run, config, len(splits.train), loader.steps, state.epoch)
     if splits.val_is_test:
         observer.message(ON_TEST_SPLIT)
+    warned: set[str] = set()
+
+    def warn(signs: list[Sign]) -> list[Sign]:
+        for sign in signs:
+            if sign.key not in warned:
+                warned.add(sign.key)
+                run.log("warning", **sign._asdict())
+                observer.warning(sign)
+        return signs
+
+    is_weighted = state.class_weights is not None
+    early = warn(signs_before(splits, config.train.batch_size, is_weighted))
     stop = StopSignal(lambda: observer.message(STOPPING))
     loader.heed(stop)
     clock = Clock(state, loader.steps, config.train.epochs, observer, runtime)
@@ -141,6 +154,7 @@ def _train_in(
         class_names=splits.class_names,
         data=splits.fingerprint,
     )
+    late: list[Sign] = []
     saved, completed = time.monotonic(), len(state.history)
     best = state.best_accuracy
 
@@ -164,6 +178,7 @@ def _train_in(
                 saved, completed = time.monotonic(), len(state.history)
                 if ended:
                     _report(run, record, state, config, observer)
+                    late = warn(signs_after(state, splits, config.train.epochs))
                 if stop.number is not None and state.epoch <= config.train.epochs:
                     raise Interrupted(
                         f"Stopped in epoch {state.epoch} after step {state.step}; everything is "
@@ -176,7 +191,7 @@ def _train_in(
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
         _note_end(run, "interrupted" if stopped else "failed", state, completed, error)
         raise
-    return finish(run, state, splits)
+    return finish(run, state, splits, early + late)
 
 
 def _write_start(

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from cifar_cli.config import Config
+from cifar_cli.data.loader import TrainLoader
 from cifar_cli.models import build_model
 from cifar_cli.rundir import EpochRecord
 from cifar_cli.training.memory import memory_errors, smaller_network
 from cifar_cli.training.optim import build_optimizer
 from cifar_cli.training.runtime import Runtime
-from cifar_cli.training.step import Outcome
+from cifar_cli.training.step import Outcome, class_weights
 
 
 @dataclass
@@ -34,6 +34,10 @@ class TrainState:
     correct: Tensor | None = None
     """Images classified correctly in the current epoch; int64 scalar on the device."""
     history: list[EpochRecord] = field(default_factory=list)
+    class_weights: Tensor | None = None
+    """Of each class in the loss, float32 (C,); None: all alike. Follows from the images."""
+    predicted: Tensor | None = None
+    """How often each class was predicted in this process's last validation; int64 (C,)."""
 
     @property
     def best_accuracy(self) -> float:
@@ -56,7 +60,7 @@ def new_state(
     config: Config,
     num_classes: int,
     runtime: Runtime,
-    sample: Callable[[], Tensor] | None = None,
+    loader: TrainLoader | None = None,
 ) -> TrainState:
     """A network and optimiser as training starts with them; seeds torch's generators.
 
@@ -64,7 +68,8 @@ def new_state(
         config: Network, optimiser and seed; `optim.max_lr` is a number.
         num_classes: Number of logits.
         runtime: Where the network is placed.
-        sample: Gives normalised training images to networks that are fitted to them first.
+        loader: Of the training images, which some networks are fitted to first, and whose classes
+            are weighed; None: neither.
 
     Raises:
         ConfigError: The network cannot take images of that size.
@@ -73,7 +78,12 @@ def new_state(
     assert not isinstance(config.optim.max_lr, str), "auto is resolved before training starts"
     torch.manual_seed(config.seed)
     size = config.data.image_size
+    sample = loader.sample if loader else None
     with memory_errors(*smaller_network(config)):
         model = build_model(config.model, num_classes, size, sample, config.eval_size)
         model = runtime.place(model)
-    return TrainState(model, build_optimizer(model, config.optim, config.optim.max_lr))
+    state = TrainState(model, build_optimizer(model, config.optim, config.optim.max_lr))
+    if loader:
+        labels, setting = loader.images.labels, config.train.class_weights
+        state.class_weights = class_weights(labels, num_classes, setting)
+    return state

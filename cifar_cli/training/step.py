@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from cifar_cli.models.speed_resnet import resized
 from cifar_cli.training.optim import apply_settings
 from cifar_cli.training.runtime import Runtime
 from cifar_cli.training.schedule import StepSettings
+
+IMBALANCE = 10
+"""Classes that differ by more times than this are weighed by `auto`, and warned of."""
 
 
 class Outcome(NamedTuple):
@@ -36,13 +40,22 @@ class Step:
     """A training step of one network with one optimiser."""
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, config: Config, runtime: Runtime
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: Config,
+        runtime: Runtime,
+        class_weights: Tensor | None = None,
     ) -> None:
         self.optimizer, self.runtime = optimizer, runtime
         self.model = runtime.forward_of(model)
         self.parameters = list(model.parameters())
         self.resolutions = config.train.resolutions
-        self.label_smoothing = config.train.label_smoothing
+        self.loss = partial(
+            F.cross_entropy,
+            weight=None if class_weights is None else class_weights.to(runtime.device),
+            label_smoothing=config.train.label_smoothing,
+        )
 
     def __call__(
         self, images: Tensor, labels: Tensor, settings: StepSettings, progress: float
@@ -69,7 +82,7 @@ class Step:
         images = at_resolution(images, progress, self.resolutions)
         with self.runtime.autocast():
             logits = self.model(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+            loss = self.loss(logits, labels)
         return logits.detach(), loss
 
     def backward(self, loss: Tensor) -> Tensor:
@@ -93,3 +106,19 @@ def at_resolution(
         if progress < until:
             return resized(images, side)
     return images
+
+
+def class_weights(
+    labels: Tensor, num_classes: int, setting: bool | Literal["auto"]
+) -> Tensor | None:
+    """Weights that give every class the same part in the loss, float32 (C,); 1 on average.
+
+    Args:
+        labels: Of all training images, int64 (N,).
+        num_classes: C.
+        setting: Whether to weigh; `auto`: if classes differ by more than `IMBALANCE` times.
+    """
+    counts = torch.bincount(labels.cpu(), minlength=num_classes).clamp(min=1).float()
+    if setting == "auto":
+        setting = bool(counts.max() > IMBALANCE * counts.min())
+    return len(labels) / (num_classes * counts) if setting else None
