@@ -11,8 +11,12 @@ from torch import Tensor
 
 from cifar_cli.analysis.metrics import (
     ClassFigures,
+    ConfusedPair,
     class_figures,
+    confused_pairs,
     confusion_matrix,
+    mean_of,
+    top_k_accuracy,
     wilson_interval,
 )
 from cifar_cli.analysis.trained import Trained, find_checkpoint, load_trained
@@ -65,6 +69,14 @@ class Evaluation:
     """Row: true class, column: predicted class."""
     class_names: tuple[str, ...]
     predictions: Predictions = field(repr=False)
+    balanced_accuracy: float | None
+    """Mean of the classes' accuracies (recalls)."""
+    macro_f1: float | None
+    """Mean of the classes' F1 scores."""
+    top5_accuracy: float | None
+    """Fraction of images whose class is among the five likeliest; None up to five classes."""
+    confused: tuple[ConfusedPair, ...]
+    """The pairs of classes that are confused most often."""
 
 
 def evaluate(
@@ -132,16 +144,21 @@ def summarise_predictions(predictions: Predictions) -> Evaluation:
     scores = score(logits, labels)
     correct = int((logits.argmax(1) == labels).sum())
     confusion = confusion_matrix(labels, logits.argmax(1), len(names))
+    per_class = class_figures(confusion, names)
     return Evaluation(
         accuracy=scores.accuracy,
         interval=wilson_interval(correct, len(labels)),
         loss=scores.loss,
         correct=correct,
         num_images=len(labels),
-        per_class=class_figures(confusion, names),
+        per_class=per_class,
         confusion=confusion,
         class_names=names,
         predictions=predictions,
+        balanced_accuracy=mean_of(one.accuracy for one in per_class),
+        macro_f1=mean_of(one.f1 for one in per_class),
+        top5_accuracy=top_k_accuracy(logits, labels, 5) if len(names) > 5 else None,
+        confused=confused_pairs(confusion, names),
     )
 
 

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from cifar_cli import evaluate, load_model
 from cifar_cli.analysis.evaluate import summarise_predictions
-from cifar_cli.analysis.metrics import class_figures, confusion_matrix, wilson_interval
+from cifar_cli.analysis.metrics import (
+    ConfusedPair,
+    class_figures,
+    confused_pairs,
+    confusion_matrix,
+    mean_of,
+    top_k_accuracy,
+    wilson_interval,
+)
 from cifar_cli.analysis.mistakes import find_mistakes
 from cifar_cli.analysis.tta import tta_forward
 from cifar_cli.data.sources.load import load_dataset
@@ -50,6 +58,45 @@ def test_confusion_and_class_figures_by_hand() -> None:
     assert (a.num_images, a.correct, a.accuracy, a.precision) == (3, 1, 1 / 3, 1.0)
     assert (b.num_images, b.correct, b.accuracy, b.precision) == (2, 2, 1.0, 0.5)
     assert (c.num_images, c.correct, c.accuracy, c.precision) == (0, 0, None, None)
+    assert (a.num_predicted, b.num_predicted, c.num_predicted) == (1, 4, 0)
+    assert (a.f1, b.f1, c.f1) == (pytest.approx(0.5), pytest.approx(2 / 3), None)
+    assert mean_of([a.accuracy, b.accuracy, c.accuracy]) == pytest.approx(2 / 3)
+    assert mean_of([None]) is None
+    assert confused_pairs(matrix, ("a", "b", "c")) == (ConfusedPair("a", "b", 2, 2 / 3),)
+
+
+def test_pairs_are_ranked_by_count_then_by_share() -> None:
+    matrix = [[5, 2, 0], [3, 1, 2], [0, 2, 0]]
+    pairs = confused_pairs(matrix, ("a", "b", "c"), 3)
+    assert [(p.true, p.predicted, p.count) for p in pairs] == [
+        ("b", "a", 3),
+        ("c", "b", 2),
+        ("b", "c", 2),
+    ]
+
+
+def test_top_k_counts_a_class_among_the_likeliest() -> None:
+    logits = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0], [3.0, 1.0, 2.0]])
+    labels = torch.tensor([1, 2, 1])
+    assert top_k_accuracy(logits, labels, 1) == pytest.approx(1 / 3)
+    assert top_k_accuracy(logits, labels, 2) == pytest.approx(2 / 3)
+    assert top_k_accuracy(logits, labels, 5) == 1.0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60),
+)
+def test_macro_f1_is_that_of_its_definition(pairs: list[tuple[int, int]]) -> None:
+    labels, predicted = (torch.tensor(column) for column in zip(*pairs, strict=True))
+    figures = class_figures(confusion_matrix(labels, predicted, 4), tuple("abcd"))
+    for one in figures:
+        if one.accuracy is None:
+            assert one.f1 is None
+        elif not one.precision or not one.accuracy:
+            assert one.f1 == 0
+        else:
+            mean = 2 / (1 / one.precision + 1 / one.accuracy)
+            assert one.f1 == pytest.approx(mean)
 
 
 def test_mistakes_are_ranked_by_loss_confidence_or_index() -> None:
