@@ -46,9 +46,9 @@ class DataConfig(Section):
     """Number of loader processes for augmentation with Albumentations. 0: augment in the
     training process."""
     limit_train: int | None = Field(None, ge=1, le=MOST_IMAGES)
-    """Train on a random, class-balanced subset of this many images. null: all."""
+    """Train on a random subset of this many images. null: all."""
     limit_val: int | None = Field(None, ge=1, le=MOST_IMAGES)
-    """Validate on a random, class-balanced subset of this many images. null: all."""
+    """Validate on a random subset of this many images. null: all."""
     val_fraction: float = Field(0.0, ge=0, lt=1)
     """Fraction of the training images held out for validation. 0: validate on the test
     split."""

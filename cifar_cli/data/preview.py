@@ -45,7 +45,7 @@ def preview(dataset: Dataset, config: Config, n: int, epoch: int, index: int) ->
         raise ConfigError(
             f"--index {index}: the training images are numbered 0 to {len(images) - 1}."
         )
-    rows = balanced_draw(images.labels, min(n, len(images)), len(dataset.class_names), config.seed)
+    rows = balanced_draw(images.labels, min(n, len(images)), config.seed)
     chosen, number = images.images[index : index + 1], torch.tensor([index])
     epochs = range(epoch, epoch + 8)
 

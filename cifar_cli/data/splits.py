@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from cifar_cli.config import DataConfig
 from cifar_cli.data.types import Dataset, ImageSet
 from cifar_cli.errors import DataError
+from cifar_cli.text import printable
 
 
 @dataclass(frozen=True)
@@ -35,32 +37,70 @@ class Splits:
 
 
 def choose_splits(dataset: Dataset, config: DataConfig, seed: int) -> Splits:
-    """Hold out validation images and apply the limits; both balanced and drawn by `seed`."""
+    """Hold out validation images and apply the limits; drawn by `seed`, in the mixture of classes.
+
+    Raises:
+        DataError: A class has too few images for both sides, or no training images are left.
+    """
     train, val = dataset.train, dataset.test
-    classes = len(dataset.class_names)
     if config.val_fraction:
-        held_out = max(1, round(len(train) * config.val_fraction))
-        if held_out >= len(train):
-            raise DataError(f"data.val_fraction {config.val_fraction} leaves no training images.")
-        chosen = balanced_draw(train.labels, held_out, classes, seed)
-        rest = torch.ones(len(train), dtype=torch.bool)
-        rest[chosen] = False
-        train, val = train.subset(rest.nonzero()[:, 0]), train.subset(chosen)
+        train, val = _held_out(dataset, config.val_fraction, seed)
     if config.limit_train and config.limit_train < len(train):
-        train = train.subset(balanced_draw(train.labels, config.limit_train, classes, seed + 1))
+        train = train.subset(_draw(train.labels, config.limit_train, seed + 1))
     if config.limit_val and config.limit_val < len(val):
-        val = val.subset(balanced_draw(val.labels, config.limit_val, classes, seed + 2))
+        val = val.subset(_draw(val.labels, config.limit_val, seed + 2))
     return Splits(train, val, dataset.class_names, val_is_test=not config.val_fraction)
 
 
-def balanced_draw(labels: torch.Tensor, count: int, classes: int, seed: int) -> torch.Tensor:
-    """Draw `count` rows, classes as equally often as they allow; int64, ascending."""
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(labels), generator=generator)
-    # The rank of each row within its class, in random order: the lowest ranks are taken.
-    ranks = torch.empty(len(labels), dtype=torch.int64)
-    for label in range(classes):
-        rows = order[labels[order] == label]
-        ranks[rows] = torch.arange(len(rows))
-    by_rank = order[torch.argsort(ranks[order], stable=True)]
-    return by_rank[:count].sort().values
+def _held_out(dataset: Dataset, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
+    """Training and validation images, at least one of each class in both."""
+    images = dataset.train
+    counts = torch.bincount(images.labels, minlength=len(dataset.class_names))
+    classes = int((counts > 0).sum())
+    count = max(1, round(len(images) * fraction))
+    if count >= len(images):
+        raise DataError(f"data.val_fraction {fraction} leaves no training images.")
+    if 1 in counts:
+        name = printable(dataset.class_names[counts.tolist().index(1)])
+        raise DataError(
+            f"Class {name} has one training image, which cannot be on both sides of "
+            f"data.val_fraction {fraction}.",
+            "Add images of it, or remove the class.",
+        )
+    count = min(max(count, classes), len(images) - classes)
+    rows = _draw(images.labels, count, seed, both_sides=True)
+    rest = torch.ones(len(images), dtype=torch.bool)
+    rest[rows] = False
+    return images.subset(rest.nonzero()[:, 0]), images.subset(rows)
+
+
+def _draw(labels: Tensor, count: int, seed: int, *, both_sides: bool = False) -> Tensor:
+    """Draw `count` rows with the labels' own mixture of classes; int64, ascending.
+
+    One image of each class comes first. With `both_sides` the last one of each is left to the end.
+    A draw of fewer images is a part of the draw of more.
+    """
+    order, ranks, counts = _ranked(labels, seed)
+    position = (ranks + 0.5) / counts
+    position[ranks == 0] = -1
+    if both_sides:
+        position[ranks == counts - 1] = 2
+    return order[torch.argsort(position, stable=True)][:count].sort().values
+
+
+def balanced_draw(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Draw `count` rows, classes as equally often as possible; int64, ascending."""
+    order, ranks, _ = _ranked(labels, seed)
+    return order[torch.argsort(ranks, stable=True)][:count].sort().values
+
+
+def _ranked(labels: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """All rows in random order; the rank of each within its class; the size of its class."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    shuffled = labels[order]
+    counts = torch.bincount(labels)
+    by_class = torch.argsort(shuffled, stable=True)
+    first = counts.cumsum(0) - counts
+    ranks = torch.empty_like(order)
+    ranks[by_class] = torch.arange(len(labels)) - first[shuffled[by_class]]
+    return order, ranks, counts[shuffled]
