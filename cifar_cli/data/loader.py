@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol, Self
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Protocol, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cifar_cli.config import Config
-from cifar_cli.data.augment.tensor import TensorAugment
+from cifar_cli.data.augment.tensor import TensorAugment, transforms_in_use
 from cifar_cli.data.keyed import epoch_order
 from cifar_cli.data.types import ImageSet
 from cifar_cli.data.worker_pool import WorkerPool
+
+if TYPE_CHECKING:
+    from cifar_cli.data.augment.by_albumentations import AlbumentationsAugment
 
 
 class Augment(Protocol):
@@ -24,6 +25,9 @@ class Augment(Protocol):
     """
 
     def __call__(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor: ...
+
+    def alone(self) -> Mapping[str, Augment]:
+        """By the name of a transform in use: the augmentation that always applies it alone."""
 
 
 class Normalise:
@@ -159,19 +163,25 @@ def make_augment(config: Config) -> Augment:
     """The augmentation in the form that `config.augment.form` names."""
     chosen = config.augment
     if chosen.form == "tensor":
-        return TensorAugment(chosen, config.data.mean_colour, config.seed)
+        return TensorAugment(transforms_in_use(chosen, config.data.mean_colour), config.seed)
     # Only this form needs Albumentations, whose import takes seconds.
     from cifar_cli.data.augment.by_albumentations import AlbumentationsAugment
 
-    by_image = AlbumentationsAugment(
-        chosen, config.data.mean_colour, config.seed, config.data.image_size
-    )
+    fill, size = config.data.mean_colour, config.data.image_size
+    return _OnTensors(AlbumentationsAugment(chosen, fill, config.seed, size))
 
-    def augment(images: Tensor, indices: Tensor, epoch: int) -> Tensor:
-        pixels: NDArray[np.uint8] = by_image(images.numpy(), indices.numpy(), epoch)
-        return torch.from_numpy(pixels)
 
-    return augment
+class _OnTensors:
+    """Albumentations for tensors; it works on NumPy arrays."""
+
+    def __init__(self, augment: AlbumentationsAugment) -> None:
+        self.augment = augment
+
+    def __call__(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
+        return torch.from_numpy(self.augment(images.numpy(), indices.numpy(), epoch))
+
+    def alone(self) -> dict[str, Augment]:
+        return {name: _OnTensors(augment) for name, augment in self.augment.alone().items()}
 
 
 def plain_batches(
