@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from cifar_cli.data.cache import Expected, cached
+from cifar_cli.data.sources.format import Format, Request
 from cifar_cli.data.types import Dataset, ImageSet, Progress
 from cifar_cli.errors import DataError
 from cifar_cli.storage import open_regular, read_regular
@@ -175,3 +176,24 @@ def _decode(batches: dict[str, bytes]) -> Dataset:
         pixels = torch.from_numpy(np.ascontiguousarray(np.concatenate(images)))
         splits.append(ImageSet(pixels, torch.tensor(labels), torch.arange(len(labels))))
     return Dataset("cifar10", CLASS_NAMES, splits[0], splits[1])
+
+
+def _load_archive_file(request: Request) -> Dataset:
+    check_archive(request.path, request.progress)
+    return load_archive(request.path, request.cache)
+
+
+CIFAR10_ARCHIVE = Format(
+    "CIFAR-10",
+    load=_load_archive_file,
+    count_classes=lambda request: len(CLASS_NAMES),
+    recognises=Path.is_file,
+    image_size=32,
+)
+CIFAR10_BATCHES = Format(
+    "CIFAR-10",
+    load=lambda request: load_batches(request.path, request.cache),
+    count_classes=lambda request: len(CLASS_NAMES),
+    recognises=is_batches_folder,
+    image_size=32,
+)

@@ -1,4 +1,4 @@
-"""Download of the CIFAR-10 archive: several sources in order, resumed where it broke off."""
+"""CIFAR-10 by name: found in the cache, or downloaded from several sources in order."""
 
 from __future__ import annotations
 
@@ -6,16 +6,28 @@ import os
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError
 
 from filelock import FileLock, Timeout
 
-from cifar_cli.data.sources.cifar10 import ARCHIVE, ARCHIVE_BYTES, ARCHIVE_MD5, difference_from
+from cifar_cli.data.cache import home
+from cifar_cli.data.sources.cifar10 import (
+    ARCHIVE,
+    ARCHIVE_BYTES,
+    ARCHIVE_MD5,
+    CLASS_NAMES,
+    check_archive,
+    difference_from,
+    is_batches_folder,
+    load_archive,
+    load_batches,
+)
+from cifar_cli.data.sources.format import Format, Request
 from cifar_cli.data.sources.limited_http import HEAD_BYTES, Limit, open_url
-from cifar_cli.data.types import Progress
+from cifar_cli.data.types import Dataset, Progress
 from cifar_cli.errors import DataError, StorageError
 from cifar_cli.storage import is_replaceable, open_own, storage_errors, sync_folder
 
@@ -207,3 +219,31 @@ def _source_errors() -> Iterator[None]:
             error.close()  # an answer too, with a connection behind it
         reason = str(getattr(error, "reason", None) or error)  # which the server may have chosen
         raise _SourceFailed(reason if len(reason) <= 200 else f"{reason[:200]} ...") from error
+
+
+def _load(request: Request) -> Dataset:
+    cache = request.cache
+    if is_batches_folder(cache):
+        return load_batches(cache, cache)
+    if request.suggested and not os.path.lexists(cache / ARCHIVE):
+        other = home(request.suggested)
+        with suppress(DataError, OSError):
+            if is_batches_folder(other):
+                return load_batches(other, cache)
+            check_archive(other / ARCHIVE, request.progress)
+            return load_archive(other / ARCHIVE, cache)
+    return load_archive(download_archive(cache, request.progress), cache)
+
+
+def _needs_download(request: Request) -> bool:
+    return not (is_batches_folder(request.cache) or os.path.lexists(request.cache / ARCHIVE))
+
+
+CIFAR10 = Format(
+    "CIFAR-10",
+    load=_load,
+    count_classes=lambda request: len(CLASS_NAMES),
+    keyword="cifar10",
+    image_size=32,
+    needs_download=_needs_download,
+)

@@ -21,6 +21,7 @@ import torch
 
 from cifar_cli.data.cache import Expected, cached
 from cifar_cli.data.sources.decode import MAX_BYTES, NoImageError, decode_image
+from cifar_cli.data.sources.format import Format, Request
 from cifar_cli.data.sources.listing import Entry, class_names, first_of, list_folders
 from cifar_cli.data.types import BadImage, Dataset, ImageSet, Progress
 from cifar_cli.errors import DataError
@@ -87,19 +88,23 @@ def load_folder(
     return replace(dataset, name=root.resolve().name, notes=notes)
 
 
-def is_folder_dataset(root: Path) -> bool:
-    """Whether `root` looks like class folders."""
-    return (root / "train").is_dir()
+def _count_classes(request: Request) -> int:
+    listing = list_folders(request.path)
+    return len(class_names(listing, listing.entries))
 
 
-def folder_classes(root: Path) -> tuple[str, ...]:
-    """Names of the classes, sorted.
-
-    Raises:
-        DataError: A split is missing or empty, or classes differ.
-    """
-    listing = list_folders(root)
-    return class_names(listing, listing.entries)
+CLASS_FOLDERS = Format(
+    "class folders",
+    load=lambda request: load_folder(
+        request.path,
+        request.config.image_size,
+        request.cache,
+        request.progress,
+        request.config.skip_bad_images,
+    ),
+    count_classes=_count_classes,
+    recognises=lambda path: (path / "train").is_dir(),
+)
 
 
 def _listing_key(entries: Sequence[Entry]) -> str:
