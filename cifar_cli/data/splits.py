@@ -25,7 +25,7 @@ class Splits:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over classes, images, labels and positions: whether a run's data are the same."""
+        """SHA-256 of classes, images, labels and positions; equal for equal data."""
         digest = hashlib.sha256(repr(self.class_names).encode())
         for part in (self.train, self.val):
             for tensor in (part.images, part.labels, part.indices):
@@ -35,7 +35,11 @@ class Splits:
 
 
 def choose_splits(dataset: Dataset, config: DataConfig, seed: int) -> Splits:
-    """Hold out validation images and apply the limits; both balanced and drawn by `seed`."""
+    """Hold out validation images and apply the limits; both draws are balanced, by `seed`.
+
+    Raises:
+        DataError: No training images are left.
+    """
     train, val = dataset.train, dataset.test
     classes = len(dataset.class_names)
     if config.val_fraction:
@@ -54,7 +58,7 @@ def choose_splits(dataset: Dataset, config: DataConfig, seed: int) -> Splits:
 
 
 def balanced_draw(labels: torch.Tensor, count: int, classes: int, seed: int) -> torch.Tensor:
-    """Draw `count` rows, classes as equally often as they allow; int64, ascending."""
+    """Draw `count` rows, as balanced over the classes as possible; int64, ascending."""
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(labels), generator=generator)
     # The rank of each row within its class, in random order: the lowest ranks are taken.
