@@ -99,10 +99,10 @@ CLASS_FOLDERS = Format(
     "class folders",
     load=lambda request: load_folder(
         request.path,
-        request.config.image_size,
+        request.data.image_size,
         request.cache,
         request.progress,
-        request.config.skip_bad_images,
+        request.data.skip_bad_images,
     ),
     count_classes=_count_classes,
     recognises=lambda path: (path / "train").is_dir(),

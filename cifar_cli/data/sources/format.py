@@ -14,19 +14,19 @@ from cifar_cli.data.types import Dataset, Progress
 class Request(NamedTuple):
     """What `load_dataset` was asked for."""
 
-    config: DataConfig
+    data: DataConfig
     progress: Progress | None = None
     suggested: str | None = None
     """Another folder that may hold a download; it is only read."""
 
     @property
     def path(self) -> Path:
-        return Path(self.config.source).expanduser()
+        return Path(self.data.source).expanduser()
 
     @property
     def cache(self) -> Path:
         """Folder of downloads and caches."""
-        return home(self.config.dir)
+        return home(self.data.dir)
 
 
 class Format(NamedTuple):
@@ -45,4 +45,4 @@ class Format(NamedTuple):
     needs_download: Callable[[Request], bool] = lambda request: False
 
     def matches(self, request: Request) -> bool:
-        return request.config.source == self.keyword or self.recognises(request.path)
+        return request.data.source == self.keyword or self.recognises(request.path)

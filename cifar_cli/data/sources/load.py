@@ -72,7 +72,7 @@ def _format(request: Request) -> Format:
     for candidate in FORMATS:
         if candidate.matches(request):
             return candidate
-    source, path = request.config.source, request.path
+    source, path = request.data.source, request.path
     if path.is_dir():
         raise DataError(
             f"{source} holds neither train/<class>/ folders nor {FOLDER}/.",

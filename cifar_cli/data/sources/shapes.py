@@ -38,7 +38,7 @@ def load_shapes(
 
 SHAPES = Format(
     "drawn shapes",
-    load=lambda request: load_shapes(size=request.config.image_size),
+    load=lambda request: load_shapes(size=request.data.image_size),
     count_classes=lambda request: len(CLASS_NAMES),
     keyword="shapes",
 )
