@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from cifar_cli.data.sources import load as sources
+from cifar_cli.data.sources import shapes
 
-if not hasattr(sources.load_shapes, "cache_info"):
-    sources.load_shapes = lru_cache(sources.load_shapes)
+if not hasattr(shapes.load_shapes, "cache_info"):
+    shapes.load_shapes = lru_cache(shapes.load_shapes)

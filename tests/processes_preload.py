@@ -8,7 +8,7 @@ import torch._dynamo
 import cifar_cli.cli.app
 import cifar_cli.output.console
 import cifar_cli.training.run  # noqa: F401
-from cifar_cli.data.sources import load as sources
+from cifar_cli.data.sources import shapes
 
 torch.set_num_threads(1)  # threads would not survive a fork
-sources.load_shapes(size=32)
+shapes.load_shapes(size=32)

@@ -1,7 +1,7 @@
-"""The cache of decoded images: one file a dataset, named by its content, whole or not there.
+"""The cache of decoded images: one file per dataset, named by its content, written atomically.
 
 Files are uncompressed `.npz` archives. Their CRC-32, shapes, types and ranges are checked on every
-read, and what does not fit is decoded again from the source.
+read. If one does not fit, the images are decoded again.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from cifar_cli.storage import atomic_file, is_replaceable, open_regular, remove_
 
 FORMAT = 2
 SPLITS = ("train", "test")
-# Nobody writes to a cache file for so long.
-FORGOTTEN_SECONDS = 24 * 3600.0
+# Temporary files older than this were left by a killed process.
+ABANDONED_SECONDS = 24 * 3600.0
 BLOCK_BYTES = 2**20
 BYTES_BESIDE = 8192  # an image's label and, where it is skipped, its path and the reason
 
@@ -42,7 +42,7 @@ class Expected:
     size: int
     """Side of the images in pixels."""
     counts: tuple[int, int]
-    """Images of the training and of the test split, those among them that are skipped."""
+    """Images of the training and of the test split, including those that are skipped."""
     exactly: bool = True
     """False: there may be fewer."""
 
@@ -69,7 +69,7 @@ def cached(folder: Path, key: str, expected: Expected, decode: Callable[[], Data
     dataset = _read(path, expected)
     if dataset is None:
         dataset = decode()
-        if is_replaceable(path):  # what this program did not write stays
+        if is_replaceable(path):  # anything but a regular file stays
             _write(path, dataset)
     return dataset
 
@@ -133,16 +133,16 @@ def _array(
     """Read one array of that type and shape; None stands for any length, at most `most`."""
     with archive.open(f"{name}.npy") as member:
         _need(npy.read_magic(member) == (1, 0))
-        found, is_fortran, kind = npy.read_array_header_1_0(member)
+        actual, is_fortran, kind = npy.read_array_header_1_0(member)
         info = archive.getinfo(f"{name}.npy")
-        _need(kind == np.dtype(dtype) and not is_fortran and len(found) == len(shape))
-        _need(all(n >= 0 and want in (None, n) for n, want in zip(found, shape, strict=True)))
-        _need(most is None or found[0] <= most)
-        # The file must have the bytes that its header speaks of before memory is asked for.
-        count = math.prod(found) * kind.itemsize
+        _need(kind == np.dtype(dtype) and not is_fortran and len(actual) == len(shape))
+        _need(all(n >= 0 and want in (None, n) for n, want in zip(actual, shape, strict=True)))
+        _need(most is None or actual[0] <= most)
+        # Memory is allocated only after the file is known to have as many bytes.
+        count = math.prod(actual) * kind.itemsize
         _need(info.compress_type == zipfile.ZIP_STORED and info.file_size <= size)
         _need(count + member.tell() == info.file_size)
-        array = np.empty(found, kind)
+        array = np.empty(actual, kind)
         rest = memoryview(array.reshape(-1).view(np.uint8).data)
         while block := member.read(BLOCK_BYTES):  # to its end, where the CRC is compared
             _need(len(block) <= len(rest))
@@ -166,7 +166,7 @@ def _write(path: Path, dataset: Dataset) -> None:
             "skipped": dataset.skipped,
         }
     )
-    remove_temporary(path.parent, ["*-v*.npz"], FORGOTTEN_SECONDS)
+    remove_temporary(path.parent, ["*-v*.npz"], ABANDONED_SECONDS)
     with atomic_file(path) as file:
         np.savez(
             file,

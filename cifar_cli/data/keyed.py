@@ -1,7 +1,7 @@
 """Random numbers that are a hash of what they are for: seed, epoch, image, number of the draw.
 
-Nothing has to be saved or restored, the order of the questions does not matter, and every device
-gives the same answer.
+There is no state to save or restore. The order of the calls does not matter, and every device
+draws the same numbers.
 """
 
 from __future__ import annotations
@@ -48,5 +48,5 @@ def _bits(seed: int, epoch: int, indices: Tensor, number: Tensor) -> Tensor:
 
 @lru_cache
 def _key(seed: int, epoch: int) -> int:
-    # A plain number: a tensor would have to be copied to the device, which waits for it.
+    # A plain number: copying a tensor to the device would wait for it.
     return int(mix(mix(torch.tensor(seed) + GOLDEN) + epoch))

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol, Self
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Protocol, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cifar_cli.config import Config
-from cifar_cli.data.augment.tensor import TensorAugment
+from cifar_cli.data.augment.tensor import TensorAugment, transforms_in_use
 from cifar_cli.data.keyed import epoch_order
 from cifar_cli.data.types import ImageSet
 from cifar_cli.data.worker_pool import WorkerPool
 
+if TYPE_CHECKING:
+    from cifar_cli.data.augment.by_albumentations import AlbumentationsAugment
+
 
 class Augment(Protocol):
-    """uint8 (B, H, W, 3) images and their int64 (B,) positions to augmented images alike.
-
-    The images may be changed in place.
-    """
+    """Augments uint8 (B, H, W, 3) images with int64 (B,) positions, perhaps in place."""
 
     def __call__(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor: ...
+
+    def alone(self) -> Mapping[str, Augment]:
+        """By the name of a transform in use: the augmentation that always applies it alone."""
 
 
 class Normalise:
@@ -33,34 +34,34 @@ class Normalise:
         self, mean: tuple[float, ...], std: tuple[float, ...], channels_last: bool = True
     ) -> None:
         self.scale = torch.tensor([1 / (255 * s) for s in std])
-        self.shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
+        self.offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
         self.channels_last = channels_last
 
     def __call__(self, images: Tensor) -> Tensor:
         if self.scale.device != images.device:  # copied once, not at each batch
-            self.scale, self.shift = self.scale.to(images.device), self.shift.to(images.device)
-        pixels = torch.addcmul(self.shift, images.float(), self.scale).permute(0, 3, 1, 2)
+            self.scale, self.offset = self.scale.to(images.device), self.offset.to(images.device)
+        pixels = torch.addcmul(self.offset, images.float(), self.scale).permute(0, 3, 1, 2)
         # The memory of (B, H, W, 3) already is that of channels_last.
         return pixels if self.channels_last else pixels.contiguous()
 
 
-def count_at(side: int, count: int) -> int:
-    """How many images of that side, in pixels, have the pixels of `count` of 32 x 32.
+def count_at(size: int, count: int) -> int:
+    """How many images of `size` x `size` have as many pixels as `count` of 32 x 32.
 
     At most `count`, at least one.
     """
-    return max(1, count * 32**2 // max(side, 32) ** 2)
+    return max(1, count * 32**2 // max(size, 32) ** 2)
 
 
 class TrainLoader:
     """Shuffled, augmented batches of an epoch; the same for the same (seed, epoch).
 
-    With loader processes it is to be closed, or used in a `with` block.
+    With loader processes, close it or use it in a `with` block.
 
     Args:
-        images: What to train on; moved to `device` once where the augmentation runs there.
+        images: What to train on; moved to `device` once if the augmentation runs there.
         config: Seed, batch size, augmentation, loader processes and layout.
-        device: Where the batches are wanted.
+        device: Device of the batches.
 
     Raises:
         OutOfMemoryError: Loader processes, or the memory that they share, cannot be had.
@@ -103,21 +104,21 @@ class TrainLoader:
             self.pool.wait_until_ready()
 
     def heed(self, is_stopping: Callable[[], bool]) -> None:
-        """Once `is_stopping()` is true, wait for loader processes for a few seconds at most."""
+        """Once `is_stopping()` is true, wait at most a few seconds for loader processes."""
         self.is_stopping = is_stopping
         if self.pool:
             self.pool.is_stopping = is_stopping
 
     @property
     def steps(self) -> int:
-        """Batches an epoch; the last one may be smaller."""
+        """Batches per epoch; the last one may be smaller."""
         return -(-len(self.images) // self.batch_size)
 
     def sample(self, count: int = 5000) -> Tensor:
         """At most `count` images, not augmented: float32 (N, 3, H, W), normalised, on the CPU.
 
-        From all over the split, as images may lie class by class; drawn by the seed. Of images
-        larger than 32 x 32 fewer, with as many pixels in all.
+        Drawn by the seed from the whole split, since images may be sorted by class. Of images
+        larger than 32 x 32, fewer are drawn, with as many pixels in total.
         """
         count = count_at(self.images.images.shape[1], count)
         order = epoch_order(self.seed, 0, len(self.images), self.images.images.device)
@@ -151,7 +152,7 @@ class TrainLoader:
         """A batch that stays as it is while it is copied to a device in the background."""
         if self.device.type == "cuda":
             return images.pin_memory()
-        # On a CPU, normalising is done before the next batch can be written.
+        # On a CPU, the batch is normalised before the next one is written.
         return images if self.device.type == "cpu" else images.clone()
 
 
@@ -159,19 +160,25 @@ def make_augment(config: Config) -> Augment:
     """The augmentation in the form that `config.augment.form` names."""
     chosen = config.augment
     if chosen.form == "tensor":
-        return TensorAugment(chosen, config.data.mean_colour, config.seed)
+        return TensorAugment(transforms_in_use(chosen, config.data.mean_colour), config.seed)
     # Only this form needs Albumentations, whose import takes seconds.
     from cifar_cli.data.augment.by_albumentations import AlbumentationsAugment
 
-    by_image = AlbumentationsAugment(
-        chosen, config.data.mean_colour, config.seed, config.data.image_size
-    )
+    fill, size = config.data.mean_colour, config.data.image_size
+    return _OnTensors(AlbumentationsAugment(chosen, fill, config.seed, size))
 
-    def augment(images: Tensor, indices: Tensor, epoch: int) -> Tensor:
-        pixels: NDArray[np.uint8] = by_image(images.numpy(), indices.numpy(), epoch)
-        return torch.from_numpy(pixels)
 
-    return augment
+class _OnTensors:
+    """Albumentations for tensors; it works on NumPy arrays."""
+
+    def __init__(self, augment: AlbumentationsAugment) -> None:
+        self.augment = augment
+
+    def __call__(self, images: Tensor, indices: Tensor, epoch: int) -> Tensor:
+        return torch.from_numpy(self.augment(images.numpy(), indices.numpy(), epoch))
+
+    def alone(self) -> dict[str, Augment]:
+        return {name: _OnTensors(augment) for name, augment in self.augment.alone().items()}
 
 
 def plain_batches(

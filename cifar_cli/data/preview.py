@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from cifar_cli.config import AugmentConfig, Config
-from cifar_cli.data.loader import make_augment
+from cifar_cli.config import Config
+from cifar_cli.data.loader import Augment, make_augment
 from cifar_cli.data.splits import balanced_draw
 from cifar_cli.data.types import Dataset
 from cifar_cli.errors import ConfigError
-
-NOTHING = {"crop_p": 0.0, "flip_p": 0.0, "cutout_p": 0.0}
 
 
 @dataclass(frozen=True)
@@ -27,8 +24,8 @@ class Preview:
     """The chosen image, N = 1."""
     label: str
     alone: dict[str, Tensor]
-    """By augmentation that is in use: what it alone, applied each time (an alternating flip every
-    other time), makes of the image in successive epochs."""
+    """By name of a transform in use: the image in successive epochs if this transform alone were
+    applied each time (an alternating flip: every other time)."""
     trained_on: Tensor
     """What training sees of the image in successive epochs, from the chosen one on; before
     `train.resolutions` makes it smaller."""
@@ -47,11 +44,9 @@ def preview(dataset: Dataset, config: Config, n: int, epoch: int, index: int) ->
         )
     rows = balanced_draw(images.labels, min(n, len(images)), config.seed)
     chosen, number = images.images[index : index + 1], torch.tensor([index])
-    epochs = range(epoch, epoch + 8)
+    epochs, augment = range(epoch, epoch + 8), make_augment(config)
 
-    def augmented(changes: dict[str, Any]) -> Tensor:
-        changed = config.model_copy(update={"augment": config.augment.model_copy(update=changes)})
-        augment = make_augment(changed)
+    def augmented(augment: Augment) -> Tensor:
         return torch.cat([augment(chosen.clone(), number, e) for e in epochs])
 
     return Preview(
@@ -59,23 +54,6 @@ def preview(dataset: Dataset, config: Config, n: int, epoch: int, index: int) ->
         sample_labels=tuple(dataset.class_names[i] for i in images.labels[rows].tolist()),
         original=chosen,
         label=dataset.class_names[int(images.labels[index])],
-        alone={name: augmented(changes) for name, changes in _each_alone(config.augment).items()},
-        trained_on=augmented({}),
+        alone={name: augmented(transform) for name, transform in augment.alone().items()},
+        trained_on=augmented(augment),
     )
-
-
-def _each_alone(augment: AugmentConfig) -> dict[str, dict[str, Any]]:
-    """Settings under which one augmentation is always applied, by its name, of those in use."""
-    nothing, translate, alternates = dict[str, Any](NOTHING), 0, False
-    if augment.form == "tensor":
-        nothing |= {"translate": 0, "flip": "random"}
-        translate, alternates = augment.translate, augment.flip == "alternating"
-    flip_name = "alternating flip" if alternates else "horizontal flip"
-    flip = {"flip": "alternating"} if alternates else {"flip_p": 1.0}
-    known: list[tuple[str, float, dict[str, Any]]] = [
-        ("random resized crop", augment.crop_p, {"crop_p": 1.0}),
-        ("shift", translate, {"translate": translate}),
-        (flip_name, alternates or augment.flip_p, flip),
-        ("cutout", augment.cutout_p, {"cutout_p": 1.0}),
-    ]
-    return {name: nothing | settings for name, in_use, settings in known if in_use}

@@ -1,4 +1,4 @@
-"""Memory that child processes can map too."""
+"""Memory that is shared with child processes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cifar_cli.errors import OutOfMemoryError, StorageError
 class SharedMemory:
     """Bytes that a child process can map too, by `name`, for `open`.
 
-    On Linux they have no name in any folder, and so need neither a temporary folder nor /dev/shm,
-    which is small in containers.
+    On Linux the memory has no file name. So it needs neither a temporary folder nor /dev/shm, which
+    is small in containers.
 
     Args:
         size: In bytes.
@@ -30,7 +30,7 @@ class SharedMemory:
         try:
             if hasattr(os, "memfd_create"):
                 self.descriptor = os.memfd_create("cifar-resnet-images")
-                # Memory that is lacking is an error now, not a signal when it is written to.
+                # Raises an error now, instead of a signal at the first write.
                 os.posix_fallocate(self.descriptor, 0, size)
             else:
                 self.descriptor, path = tempfile.mkstemp(prefix="cifar-resnet-images-")
@@ -54,7 +54,7 @@ class SharedMemory:
         return () if self.path else (self.descriptor,)
 
     def forget(self) -> None:
-        """Give up the name; the memory itself goes with the last array that looks at it."""
+        """Remove the name; the memory is freed with the last array on it."""
         if hasattr(self, "descriptor"):
             os.close(self.descriptor)
         if self.path:

@@ -27,7 +27,7 @@ class Splits:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over classes, images, labels and positions: whether a run's data are the same."""
+        """SHA-256 of classes, images, labels and positions; equal for equal data."""
         digest = hashlib.sha256(repr(self.class_names).encode())
         for part in (self.train, self.val):
             for tensor in (part.images, part.labels, part.indices):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, how much is done, and the total where it is known."""
+"""Called with what is being done, how much is done, and the total if it is known."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,6 @@ class Dataset:
     train: ImageSet
     test: ImageSet
     notes: tuple[str, ...] = ()
-    """What the user should know of how the images were read, a sentence each."""
+    """Remarks for the user on how the images were read, one sentence each."""
     skipped: tuple[BadImage, ...] = ()
-    """Files that are left out because they cannot be read."""
+    """Files that were skipped because they cannot be read."""

@@ -1,9 +1,9 @@
-"""A loader process: it augments the batches it is asked for, into memory that it shares.
+"""A loader process: it augments the batches that it is asked for, into shared memory.
 
-`worker_pool` starts it as a program of its own, so that it works alike whatever multiprocessing's
-start method is, imports nothing of the script that trains, and inherits neither locks nor threads.
-Requests and replies are lines of JSON on its standard input and output. A reply begins with a token
-that only this process was given, as sitecustomize and libraries may print there as well.
+`worker_pool` starts it as a program of its own. So multiprocessing's start method does not matter,
+nothing of the user's script is imported, and no locks or threads are inherited. Requests and
+replies are lines of JSON on standard input and output. A reply begins with a token that only this
+process was given, since sitecustomize and libraries may print there as well.
 
 Nothing here may import torch: it would take two more seconds and half a gigabyte a process.
 """
@@ -29,7 +29,7 @@ READY = 0
 
 
 class Layout(NamedTuple):
-    """What the shared memory holds: shapes, in the order in which the arrays lie in it."""
+    """Shapes of the arrays in the shared memory."""
 
     num_images: int
     """Images of the split."""
@@ -37,7 +37,7 @@ class Layout(NamedTuple):
     """Height and width of an image, in pixels."""
     batch_size: int
     slots: int
-    """Batches that there is space for."""
+    """Number of batches that fit."""
 
     @property
     def image_bytes(self) -> int:
@@ -80,11 +80,11 @@ def map_arrays(memory: mmap.mmap, layout: Layout) -> Shared:
 
 
 def main(setup: dict[str, Any], token: str) -> None:
-    """Answer requests until standard input ends, as it does with the process that trains."""
+    """Answer requests until standard input ends, at the latest with the training process."""
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what a library prints from now on is for people to read
+    os.dup2(2, 1)  # from now on, what a library prints goes to standard error
     try:
         answer_requests(setup, replies, token)
     except BrokenPipeError:
@@ -95,11 +95,11 @@ def answer_requests(setup: dict[str, Any], replies: BinaryIO, token: str) -> Non
     """Say that all is ready, then fill one slot per request: ticket, epoch, first, last, slot."""
 
     def reply(ticket: int, kind: str = "", what: str = "", remedy: str = "") -> None:
-        # A line of its own, whatever was printed before.
+        # On a new line, whatever was printed before.
         replies.write(f"\n{token}{json.dumps([ticket, kind, what, remedy])}\n".encode())
 
     try:
-        # Albumentations takes torch along where it is there, and does without where it is not.
+        # Albumentations imports torch if it can, and works without it.
         sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
         from cifar_cli.config import AlbumentationsConfig
         from cifar_cli.data.augment.by_albumentations import AlbumentationsAugment

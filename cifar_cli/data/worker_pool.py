@@ -27,11 +27,11 @@ from cifar_cli.errors import ConfigError, OutOfMemoryError
 from cifar_cli.stops import STOPS
 
 AHEAD = 2
-"""Batches that each process is asked for before the first of them is wanted."""
+"""Batches requested from each process in advance."""
 PATIENCE_SECONDS = 300.0
-"""A process that has given no batch for so long is taken to be stuck."""
+"""After so long without a batch, a process counts as stuck."""
 STOP_SECONDS = 5.0
-"""The same after a stop was asked for."""
+"""The same after a stop was requested."""
 # The module search path comes first: -P keeps files of the current folder from being taken for
 # modules of the standard library.
 _PROGRAM = """
@@ -51,7 +51,7 @@ else:
 
 
 class StoppedWaitingError(Exception):
-    """A stop was asked for, and the batch that was waited for did not come within seconds."""
+    """A stop was requested, and the next batch did not come within seconds."""
 
 
 class WorkerPool:
@@ -59,7 +59,7 @@ class WorkerPool:
 
     Args:
         images: The split; its pixels are copied into the shared memory once.
-        config: Seed, batch size and augmentation, the latter in the form `albumentations`.
+        config: Seed, batch size and augmentation, which has the form `albumentations`.
         workers: How many processes.
 
     Raises:
@@ -68,7 +68,7 @@ class WorkerPool:
 
     def __init__(self, images: ImageSet, config: Config, workers: int) -> None:
         count, side = images.images.shape[:2]
-        # One slot more than are asked for ahead: the batch that is being read.
+        # One slot more than requested in advance: the batch that is being read.
         slots = (AHEAD + 1) * workers
         layout = Layout(count, side, min(config.train.batch_size, count), slots)
         self.count, self.batch_size = count, layout.batch_size
@@ -80,7 +80,7 @@ class WorkerPool:
         self.shared.images[:] = images.images.numpy()
         self.shared.indices[:] = images.indices.numpy()
         setup = {
-            # Notebooks put a `Path` there; Python itself passes over all but texts.
+            # Notebooks put a `Path` there; Python itself ignores all but strings.
             "path": [os.fspath(p) for p in sys.path if isinstance(p, str | os.PathLike)],
             "memory": memory.name,
             "layout": layout,
@@ -89,7 +89,7 @@ class WorkerPool:
             "seed": config.seed,
         }
         self.workers: list[_Worker] = []
-        # Also called where nobody closes the pool: when it is forgotten, and at the program's end.
+        # Also called if nobody closes the pool: when it is collected, and at the program's end.
         self.close = weakref.finalize(self, _end, self.workers, memory)
         try:
             with _stops_held_back():
@@ -162,7 +162,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=descriptors,
-            # A process computes by itself; the threads of its libraries would only wait.
+            # One thread per process: more would only wait for each other.
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             # Windows sends Ctrl-C to a whole group of processes; POSIX holds it back by a mask.
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
@@ -189,7 +189,7 @@ class _Worker:
             self.is_ready = True
 
     def wait_for(self, ticket: int, is_stopping: Callable[[], bool]) -> None:
-        """Wait for the reply with that ticket, and leave out those that nobody waits for."""
+        """Wait for the reply with that ticket, and skip older ones."""
         deadline, stop_seen = time.monotonic() + PATIENCE_SECONDS, False
         while True:
             if is_stopping() and not stop_seen:
@@ -225,7 +225,7 @@ class _Worker:
             raise self._death() from None
 
     def _death(self) -> errors.CifarError:
-        """What to tell of a process that is no longer there."""
+        """The error for a process that has ended."""
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
         code = self.process.returncode
@@ -238,7 +238,7 @@ class _Worker:
         )
 
     def end(self) -> None:
-        """Kill the process, which has nothing to lose, and wait until it is gone."""
+        """Kill the process, which holds nothing of value, and wait until it is gone."""
         self.process.kill()
         self.process.wait()
         if self.reader.ident is not None:  # it was started
@@ -256,9 +256,9 @@ def _end(workers: list[_Worker], memory: SharedMemory) -> None:
 
 @contextmanager
 def _stops_held_back() -> Iterator[None]:
-    """Start processes deaf to stops from their first instant, where the system can (POSIX).
+    """On POSIX, start processes that ignore stop signals from the beginning.
 
-    A stop is the main process's to answer; it needs its loader until the step at hand is done.
+    The main process answers a stop, and needs its loader until the current step is done.
     """
     if os.name != "posix":
         yield

@@ -224,19 +224,15 @@ def _gigabytes(count: int) -> str:
 
 def _data(config: Config) -> Found:
     from cifar_cli.data.cache import home
-    from cifar_cli.data.sources.cifar10 import ARCHIVE, check_archive, is_batches_folder
-    from cifar_cli.data.sources.load import load_dataset
+    from cifar_cli.data.sources.load import load_dataset, needs_download
 
-    source, folder = config.data.source, home(config.data.dir)
-    if source == "cifar10" and not is_batches_folder(folder):
-        # Looked at here, because loading would go and download what is missing or damaged.
-        if not os.path.lexists(folder / ARCHIVE):
-            return (
-                f"cifar10 is not in {folder} yet",
-                "The first command that needs it downloads it (170 MB, checked). Without a "
-                "network: --data PATH of the archive, or --data shapes.",
-            )
-        check_archive(folder / ARCHIVE)
+    source = config.data.source
+    if needs_download(config.data):
+        return (
+            f"{source} is not in {home(config.data.dir)} yet",
+            "The first command that needs it downloads it (170 MB, checked). Without a "
+            "network: --data PATH of the archive, or --data shapes.",
+        )
     dataset = load_dataset(config.data)
     return (
         f"{source}: {len(dataset.train):,} training and {len(dataset.test):,} test images of "

@@ -8,26 +8,26 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import random_images
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from cifar_cli.config import Config, TensorConfig, load_config
-from cifar_cli.data.augment.tensor import (
-    Draws,
-    TensorAugment,
-    crop_boxes,
-    draw,
-    resized_crop,
-)
+from cifar_cli.data.augment.crop import RandomResizedCrop, resized_crop
+from cifar_cli.data.augment.cutout import Cutout
+from cifar_cli.data.augment.flip import AlternatingFlip, HorizontalFlip
+from cifar_cli.data.augment.tensor import TensorAugment, transforms_in_use
+from cifar_cli.data.augment.transform import Draws, Transform
+from cifar_cli.data.augment.translation import Translation, translate
 from cifar_cli.data.keyed import GOLDEN, mix, uniforms
 from cifar_cli.data.loader import make_augment
 from cifar_cli.errors import ConfigError
 
-MEAN = (0.491, 0.482, 0.447)
+FILL = (125, 123, 114)
 FORMS = ("tensor", "albumentations")
-STILL = {"crop_p": 0.0, "flip_p": 0.0, "cutout_p": 0.0}
+OFF = {"crop_p": 0.0, "flip_p": 0.0, "cutout_p": 0.0}
 
 
 def config(form: str, **changes: Any) -> Config:
@@ -48,11 +48,11 @@ def coordinates(count: int) -> Tensor:
 
 
 def measure(images: Tensor) -> dict[str, Tensor]:
-    """What was done to `coordinates`: place and size of the crop, flip, hole."""
+    """What was done to `coordinates`: position and size of the crop, flip, cutout."""
     x = images.double()
-    red, green, hole = x[..., 0].mean(1), x[..., 1].mean(2), x[..., 2] < 200
+    red, green, square = x[..., 0].mean(1), x[..., 1].mean(2), x[..., 2] < 200
     rows = torch.arange(32).double()
-    total = hole.sum((1, 2)).clamp(min=1)
+    total = square.sum((1, 2)).clamp(min=1)
 
     def half_pixels(grey: Tensor) -> Tensor:
         # Boxes lie on whole pixels; OpenCV's rounding must not part what is one box.
@@ -61,12 +61,12 @@ def measure(images: Tensor) -> dict[str, Tensor]:
     return {
         "horizontal extent": half_pixels(red.amax(1) - red.amin(1)),
         "vertical extent": half_pixels(green.amax(1) - green.amin(1)),
-        "horizontal place": half_pixels(x[..., 0].mean((1, 2))),
-        "vertical place": half_pixels(x[..., 1].mean((1, 2))),
+        "horizontal position": half_pixels(x[..., 0].mean((1, 2))),
+        "vertical position": half_pixels(x[..., 1].mean((1, 2))),
         "flipped": (red[:, 0] > red[:, -1]).double(),
-        "hole area": hole.sum((1, 2)).double(),
-        "hole row": (hole.sum(2) * rows).sum(1) / total,
-        "hole column": (hole.sum(1) * rows).sum(1) / total,
+        "cutout area": square.sum((1, 2)).double(),
+        "cutout row": (square.sum(2) * rows).sum(1) / total,
+        "cutout column": (square.sum(1) * rows).sum(1) / total,
     }
 
 
@@ -99,7 +99,7 @@ def test_both_forms_draw_from_the_same_distribution() -> None:
         {"crop_p": 1.0, "flip_p": 0.0, "cutout_p": 0.0, "crop_scale": [0.5, 1.0]},
         {"crop_p": 0.0, "flip_p": 0.5, "cutout_p": 1.0, "cutout_size": 11},
     ],
-    ids=["crop", "large crop", "flip and hole"],
+    ids=["crop", "large crop", "flip and cutout"],
 )
 def test_each_augmentation_alone_is_drawn_alike(alone: dict[str, Any]) -> None:
     images = coordinates(COUNT)
@@ -114,7 +114,7 @@ def test_the_comparison_tells_slightly_different_settings_apart() -> None:
     for changes, name in (
         ({"crop_p": 0.3}, "horizontal extent"),
         ({"flip_p": 0.3}, "flipped"),
-        ({"cutout_size": 9}, "hole area"),
+        ({"cutout_size": 9}, "cutout area"),
         ({"crop_p": 1.0, "crop_scale": [0.2, 1.0]}, "vertical extent"),
     ):
         assert distance(plain[name], measure(augmented("tensor", images, **changes))[name]) > FAR
@@ -135,18 +135,18 @@ def test_a_certain_flip_mirrors_every_image(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_hole_is_one_square_of_the_mean_colour_within_the_image(form: str) -> None:
+def test_cutout_fills_one_square_of_the_mean_colour_within_the_image(form: str) -> None:
     images = torch.full((200, 32, 32, 3), 7, dtype=torch.uint8)
     out = augmented(form, images, crop_p=0.0, flip_p=0.0, cutout_p=1.0)
-    hole = (out != 7).all(3)
-    assert (hole.sum((1, 2)) == 64).all()
-    assert torch.equal(out[hole].unique(dim=0), torch.tensor([[125, 123, 114]], dtype=torch.uint8))
-    for image in hole:
+    square = (out != 7).all(3)
+    assert (square.sum((1, 2)) == 64).all()
+    assert torch.equal(out[square].unique(dim=0), torch.tensor([FILL], dtype=torch.uint8))
+    for image in square:
         rows, columns = image.any(1).nonzero(), image.any(0).nonzero()
         assert len(rows) == len(columns) == 8
-    # Every border is reached: the hole may lie anywhere inside.
-    assert hole[:, 0].any()
-    assert hole[:, :, 31].any()
+    # Every border is reached: the square may lie anywhere inside.
+    assert square[:, 0].any()
+    assert square[:, :, 31].any()
 
 
 @pytest.mark.parametrize(
@@ -154,11 +154,11 @@ def test_a_hole_is_one_square_of_the_mean_colour_within_the_image(form: str) -> 
     [
         ("tensor", {"crop_p": 0.7, "flip_p": 0.5}),
         ("albumentations", {"crop_p": 0.7, "flip_p": 0.5}),
-        ("tensor", {**STILL, "translate": 4}),
-        ("tensor", {**STILL, "flip": "alternating"}),
-        ("tensor", {**STILL, "cutout_p": 1.0, "cutout_size": 12}),
+        ("tensor", {**OFF, "translate": 4}),
+        ("tensor", {**OFF, "flip": "alternating"}),
+        ("tensor", {**OFF, "cutout_p": 1.0, "cutout_size": 12}),
     ],
-    ids=["tensor", "albumentations", "shift", "alternating flip", "hole"],
+    ids=["tensor", "albumentations", "translation", "alternating flip", "cutout"],
 )
 def test_an_images_draw_depends_on_seed_epoch_and_index_alone(
     form: str, kind: dict[str, Any]
@@ -224,14 +224,15 @@ def test_splitmix_gives_its_published_numbers() -> None:
     st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)),
     st.tuples(st.floats(0.1, 4), st.floats(0.1, 4)),
 )
-def test_boxes_and_holes_always_lie_within_the_image(
+def test_boxes_and_squares_always_lie_within_the_image(
     seed: int, epoch: int, size: int, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> None:
     settings = TensorConfig(
         crop_scale=(min(scale), max(scale)), crop_ratio=(min(ratio), max(ratio))
     )
-    draws: Draws = draw(settings, seed, epoch, torch.arange(64), size)
-    boxes = crop_boxes(settings, seed, epoch, torch.arange(64), size)
+    draws = Draws.of(seed, epoch, torch.arange(64))
+    boxes = RandomResizedCrop(1.0, settings.crop_scale, settings.crop_ratio).boxes(draws, size)
+    squares = Cutout(1.0, settings.cutout_size, FILL).corners(draws, size)
     top, left, height, width = boxes.unbind(1)
     assert (top >= 0).all()
     assert (left >= 0).all()
@@ -239,27 +240,80 @@ def test_boxes_and_holes_always_lie_within_the_image(
     assert (width >= 1).all()
     assert (top + height <= size).all()
     assert (left + width <= size).all()
-    assert (draws.hole >= 0).all()
-    assert (draws.hole + settings.cutout_size <= size).all()
+    assert (squares >= 0).all()
+    assert (squares + settings.cutout_size <= size).all()
 
 
-@pytest.mark.parametrize(("crop_p", "cutout_p"), [(0.4, 0.5), (0.0, 0.5), (0.4, 0.0), (0.0, 0.0)])
-def test_working_on_all_images_gives_what_working_on_the_chosen_ones_gives(
-    crop_p: float, cutout_p: float
+TRANSFORMS = [
+    RandomResizedCrop(0.4, (0.08, 1.0), (0.75, 4 / 3)),
+    HorizontalFlip(0.4),
+    AlternatingFlip(),
+    Translation(1.0, 3),
+    Cutout(0.5, 8, FILL),
+]
+
+
+@pytest.mark.parametrize("size", [32, 30])
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda t: t.name)
+def test_transforming_all_images_gives_the_same_as_transforming_the_chosen_ones(
+    transform: Transform, size: int
 ) -> None:
-    images = random_images(200).images
-    settings = TensorConfig(crop_p=crop_p, flip_p=0.4, cutout_p=cutout_p)
-    augment, indices = TensorAugment(settings, MEAN, 1), torch.arange(200)
-    draws = draw(augment.config, 1, 2, indices, 32)
-    chosen = augment.change_chosen(images.clone(), draws, indices, 2)
-    assert torch.equal(chosen, augment.change_all(images, draws, indices, 2))
-    assert not torch.equal(chosen, images)
+    images, draws = random_images(200, size=size).images, Draws.of(1, 2, torch.arange(200))
+    chosen = torch.arange(200) % 3 == 0
+    some = transform.to_rows(images.clone(), draws, chosen)
+    assert torch.equal(some, transform.to_all(images, draws, chosen))
+    assert torch.equal(some[~chosen], images[~chosen])
+    assert not torch.equal(some[chosen], images[chosen])
 
 
-def test_the_hole_may_be_as_large_as_the_image() -> None:
-    augment = TensorAugment(TensorConfig(cutout_size=32, cutout_p=1.0), MEAN, seed=1)
-    out = augment(random_images(4).images, torch.arange(4), 1)
+def test_nothing_waits_for_a_device_other_than_the_cpu() -> None:
+    # Tensors on "meta" have no values: counting or reading any raises an error.
+    settings = TensorConfig(flip="alternating", translate=2)
+    images, indices = torch.empty(8, 32, 32, 3, dtype=torch.uint8), torch.arange(8)
+    for transforms in (TRANSFORMS, transforms_in_use(settings, FILL)):
+        augment = TensorAugment(transforms, 1)
+        out = augment(images.to("meta"), indices.to("meta"), 1)
+        assert (out.shape, out.dtype) == (images.shape, torch.uint8)
+    with pytest.raises(NotImplementedError):
+        images.to("meta").nonzero()
+
+
+def test_the_square_may_be_as_large_as_the_image() -> None:
+    out = augmented("tensor", random_images(4).images, cutout_size=32, cutout_p=1.0)
     assert len(out.reshape(-1, 3).unique(dim=0)) == 1
+
+
+def test_an_alternating_flip_shows_each_image_either_way_every_other_epoch() -> None:
+    images = random_images(200).images
+    changes = {**OFF, "flip": "alternating"}
+    epochs = [augmented("tensor", images, epoch, **changes) for epoch in (1, 2, 3)]
+    flipped = [(epoch == images.flip(2)).flatten(1).all(1) for epoch in epochs]
+    plain = [(epoch == images).flatten(1).all(1) for epoch in epochs]
+    assert all((a ^ b).all() for a, b in zip(flipped, plain, strict=True))
+    assert torch.equal(flipped[0], plain[1])
+    assert torch.equal(flipped[0], flipped[2])
+    assert 60 < int(flipped[0].sum()) < 140
+
+
+@given(st.integers(1, 5), st.integers(0, 2**31))
+def test_translation_equals_torchs_reflected_padding_and_a_slice(limit: int, seed: int) -> None:
+    images = random_images(6, size=16, seed=seed % 1000).images
+    generator = torch.Generator().manual_seed(seed)
+    offsets = torch.randint(0, 2 * limit + 1, (6, 2), generator=generator)
+    padded = F.pad(images.permute(0, 3, 1, 2).float(), [limit] * 4, mode="reflect")
+    for image, (down, right), got in zip(
+        padded, offsets.tolist(), translate(images, offsets, limit), strict=True
+    ):
+        expected = image[:, down : down + 16, right : right + 16].permute(1, 2, 0)
+        assert torch.equal(got.float(), expected)
+
+
+def test_translations_are_uniform_and_drawn_anew_in_each_epoch() -> None:
+    transform = Translation(1.0, 2)
+    first, second = (transform.offsets(Draws.of(1, e, torch.arange(25_000))) for e in (1, 2))
+    counts = torch.bincount(first[:, 0] * 5 + first[:, 1], minlength=25)
+    assert ((counts - 1000) ** 2 / 1000).sum() < 60  # 24 degrees of freedom; once in 10,000
+    assert not torch.equal(first, second)
 
 
 def test_the_copyleft_successor_of_albumentations_is_refused(

@@ -25,9 +25,9 @@ def test_pixels_equal_those_of_the_training_batch(form: str, epoch: int, index: 
     loader = TrainLoader(DATASET.train, config, torch.device("cpu"))
     for offset in (0, 7):
         batches = torch.cat([pixels for pixels, _ in loader.epoch(epoch + offset)])
-        place = epoch_order(config.seed, epoch + offset, 40).tolist().index(index)
+        row = epoch_order(config.seed, epoch + offset, 40).tolist().index(index)
         expected = loader.normalise(shown[offset : offset + 1])
-        assert torch.equal(batches[place : place + 1], expected)
+        assert torch.equal(batches[row : row + 1], expected)
 
 
 def test_each_augmentation_alone_is_shown_applied() -> None:
@@ -39,18 +39,18 @@ def test_each_augmentation_alone_is_shown_applied() -> None:
         assert not (images == seen.original).flatten(1).all(1).any()
 
 
-def test_augmentations_that_a_recipe_has_not_are_not_shown() -> None:
+def test_transforms_that_are_not_in_use_are_not_shown() -> None:
     config = tiny_config(
         augment__form="tensor", augment__crop_p=0.0, augment__cutout_p=0.0,
         augment__flip="alternating", augment__translate=2,
     )  # fmt: skip
     seen = preview(DATASET, config, 4, 1, 5)
-    assert list(seen.alone) == ["shift", "alternating flip"]
+    assert list(seen.alone) == ["translation", "alternating flip"]
     either_way = [seen.original[0], seen.original[0].flip(1)]
     shown = [[torch.equal(i, way) for way in either_way] for i in seen.alone["alternating flip"]]
     assert shown in ([[True, False], [False, True]] * 4, [[False, True], [True, False]] * 4)
     middle = seen.original[0, 2:-2, 2:-2]
-    for image in seen.alone["shift"]:
+    for image in seen.alone["translation"]:
         places = image.unfold(0, 28, 1).unfold(1, 28, 1).permute(0, 1, 3, 4, 2)
         assert (places == middle).flatten(2).all(2).any()
 

@@ -59,9 +59,9 @@ def test_a_linear_model_stays_far_below_sixty_percent(centred: bool) -> None:
         return torch.cat([x, torch.ones(len(x), 1, dtype=torch.double)], 1)
 
     x, y = features(dataset.train.images), torch.eye(10).double()[dataset.train.labels]
-    best = 0.0
+    squares, best = x.T @ x, 0.0
     for strength in (1.0, 100.0, 10_000.0):
-        weights = torch.linalg.solve(x.T @ x + strength * torch.eye(x.shape[1]), x.T @ y)
-        found = (features(dataset.test.images) @ weights).argmax(1)
-        best = max(best, (found == dataset.test.labels).double().mean().item())
+        weights = torch.linalg.solve(squares + strength * torch.eye(x.shape[1]), x.T @ y)
+        predicted = (features(dataset.test.images) @ weights).argmax(1)
+        best = max(best, (predicted == dataset.test.labels).double().mean().item())
     assert best < 0.6

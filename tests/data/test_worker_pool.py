@@ -201,7 +201,7 @@ def test_none_is_left_behind(end: str) -> None:
 def test_none_outlives_a_training_process_that_is_killed(tmp_path: Path) -> None:
     program = (
         "import os, sys, torch\n"
-        "sys.path.insert(0, sys.argv[1])\n"
+        "sys.path[:0] = sys.argv[1:]\n"
         "from test_worker_pool import loader_with, processes\n"
         "loader = loader_with(2)\n"
         "loader.wait_until_ready()\n"
@@ -209,7 +209,7 @@ def test_none_outlives_a_training_process_that_is_killed(tmp_path: Path) -> None
         "os.kill(os.getpid(), 9)\n"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", program, str(Path(__file__).parents[1])],
+        [sys.executable, "-c", program, *map(str, Path(__file__).parents[:2])],
         capture_output=True,
         text=True,
         check=False,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import random_images, tiny_config
+from conftest import tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
 from stopped import Stop, same_run
@@ -24,9 +24,7 @@ from cifar_cli.config.schema import (
     LinearConfig,
     MuonConfig,
     SpeedResnetConfig,
-    TensorConfig,
 )
-from cifar_cli.data.augment.tensor import TensorAugment, translated
 from cifar_cli.data.loader import Normalise
 from cifar_cli.data.sources.shapes import load_shapes
 from cifar_cli.data.splits import choose_splits
@@ -215,41 +213,6 @@ def test_a_group_is_its_blocks_in_turn_with_a_shortcut_where_it_is_residual(
         normed = block[1](F.conv2d(expected, block[0].weight, padding=1))
         expected = F.silu(normed + started if is_last else normed)
     torch.testing.assert_close(group(x), expected)
-
-
-def test_an_alternating_flip_shows_each_image_either_way_every_other_epoch() -> None:
-    settings = TensorConfig(crop_p=0.0, cutout_p=0.0, flip="alternating")
-    augment, images = TensorAugment(settings, MEAN, seed=3), random_images(200).images
-    indices = torch.arange(200)
-    epochs = [augment(images.clone(), indices, epoch) for epoch in (1, 2, 3)]
-    flipped = [(epoch == images.flip(2)).flatten(1).all(1) for epoch in epochs]
-    plain = [(epoch == images).flatten(1).all(1) for epoch in epochs]
-    assert all((a ^ b).all() for a, b in zip(flipped, plain, strict=True))
-    assert torch.equal(flipped[0], plain[1])
-    assert torch.equal(flipped[0], flipped[2])
-    assert 60 < int(flipped[0].sum()) < 140
-
-
-@given(st.integers(1, 5), st.integers(0, 2**31))
-def test_shifting_equals_torchs_reflected_padding_and_a_slice(most: int, seed: int) -> None:
-    images = random_images(6, size=16, seed=seed % 1000).images
-    generator = torch.Generator().manual_seed(seed)
-    shift = torch.randint(0, 2 * most + 1, (6, 2), generator=generator)
-    padded = F.pad(images.permute(0, 3, 1, 2).float(), [most] * 4, mode="reflect")
-    for image, (down, right), got in zip(
-        padded, shift.tolist(), translated(images, shift, most), strict=True
-    ):
-        expected = image[:, down : down + 16, right : right + 16].permute(1, 2, 0)
-        assert torch.equal(got.float(), expected)
-
-
-def test_shifts_are_even_over_all_places_and_drawn_anew_in_each_epoch() -> None:
-    from cifar_cli.data.augment.tensor import draw_shifts
-
-    shift = draw_shifts(1, 1, torch.arange(25_000), 2)
-    counts = torch.bincount(shift[:, 0] * 5 + shift[:, 1], minlength=25)
-    assert ((counts - 1000) ** 2 / 1000).sum() < 60  # 24 degrees of freedom; once in 10,000
-    assert not torch.equal(shift, draw_shifts(1, 2, torch.arange(25_000), 2))
 
 
 def test_the_linear_schedule_falls_straight_to_nothing() -> None:

@@ -1,1 +1,1 @@
-"""Training augmentations in two forms."""
+"""Training augmentations in two forms: by Albumentations, and by one class per tensor transform."""

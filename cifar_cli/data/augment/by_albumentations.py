@@ -1,4 +1,4 @@
-"""The three training augmentations by Albumentations, image by image."""
+"""Random resized crop, horizontal flip and cutout by Albumentations, image by image."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 
 class AlbumentationsAugment:
-    """Random resized crop, horizontal flip and one square hole, drawn for each image anew.
+    """The transforms, drawn anew for each image and epoch.
 
-    Albumentations' own seeding repeats draws across worker processes; here each image gets
-    generators of its own, keyed by (seed, epoch, image index).
+    Albumentations' own seeding repeats draws across worker processes. Here each image gets its
+    own random generators, keyed by (seed, epoch, image index).
     """
 
     def __init__(
         self, config: AlbumentationsConfig, fill: tuple[int, ...], seed: int, size: int
     ) -> None:
         albumentations = _import_albumentations()
-        hole = (config.cutout_size, config.cutout_size)
-        self.seed = seed
+        square = (config.cutout_size, config.cutout_size)
+        self.config, self.fill, self.seed, self.size = config, fill, seed, size
         self.transform = albumentations.Compose(
             [
                 albumentations.RandomResizedCrop(
@@ -41,8 +41,8 @@ class AlbumentationsAugment:
                 albumentations.HorizontalFlip(p=config.flip_p),
                 albumentations.CoarseDropout(
                     num_holes_range=(1, 1),
-                    hole_height_range=hole,
-                    hole_width_range=hole,
+                    hole_height_range=square,
+                    hole_width_range=square,
                     fill=fill,
                     p=config.cutout_p,
                 ),
@@ -73,6 +73,22 @@ class AlbumentationsAugment:
                     f"Look at it with: cifar-resnet preview-augs --epoch {epoch} --index {index}",
                 ) from error
         return augmented
+
+    def alone(self) -> dict[str, AlbumentationsAugment]:
+        """By the name of a transform in use: the one that always applies it, and no other."""
+        probabilities = {
+            "random resized crop": "crop_p",
+            "horizontal flip": "flip_p",
+            "cutout": "cutout_p",
+        }
+        off = dict.fromkeys(probabilities.values(), 0.0)
+        return {
+            name: AlbumentationsAugment(
+                self.config.model_copy(update=off | {key: 1.0}), self.fill, self.seed, self.size
+            )
+            for name, key in probabilities.items()
+            if getattr(self.config, key)
+        }
 
 
 def _import_albumentations() -> Any:

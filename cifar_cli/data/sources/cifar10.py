@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from cifar_cli.data.cache import Expected, cached
+from cifar_cli.data.sources.format import Format, Request
 from cifar_cli.data.types import Dataset, ImageSet, Progress
 from cifar_cli.errors import DataError
 from cifar_cli.storage import open_regular, read_regular
@@ -29,7 +30,7 @@ FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
 ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
 ARCHIVE_BYTES = 170_498_071
-# A file of more is another one, and is not read to its end to find that out.
+# A larger file is not the archive, and is not read to its end to find that out.
 MAX_ARCHIVE_BYTES = 2**30
 MAX_BATCH_BYTES = 64 * 2**20  # the published ones have 31 MB
 TRAIN_BATCHES = {
@@ -48,10 +49,10 @@ EXPECTED = Expected(CLASS_NAMES, 32, (50_000, 10_000), exactly=False)
 
 
 def load_archive(path: Path, cache: Path) -> Dataset:
-    """Read `cifar-10-python.tar.gz`, whose checksum was checked, without unpacking it to disk.
+    """Read `cifar-10-python.tar.gz` without unpacking it to disk; its checksum was checked before.
 
     Raises:
-        DataError: It cannot be read, or is no longer what was checked.
+        DataError: It cannot be read, or has changed since it was checked.
     """
 
     def read() -> dict[str, bytes]:
@@ -99,10 +100,10 @@ def is_batches_folder(path: Path) -> bool:
 
 
 def check_archive(path: Path, progress: Progress | None = None) -> None:
-    """Refuse an archive that is not the published one, by its MD5; it stays as it is.
+    """Refuse an archive whose MD5 is not that of the published one; the file is not changed.
 
     Raises:
-        DataError: It is another one, or cannot be read.
+        DataError: It differs, or cannot be read.
     """
     if difference := difference_from(ARCHIVE_MD5, path, progress):
         raise DataError(
@@ -113,10 +114,10 @@ def check_archive(path: Path, progress: Progress | None = None) -> None:
 
 
 def difference_from(md5: str, path: Path, progress: Progress | None = None) -> str:
-    """In what an archive differs from the one that has this MD5; empty where it is that.
+    """How an archive differs from the one with this MD5; empty if it does not.
 
     Raises:
-        DataError: It cannot be read, which says nothing of its content.
+        DataError: It cannot be read.
     """
     digest, done = hashlib.md5(usedforsecurity=False), 0
     try:
@@ -131,9 +132,9 @@ def difference_from(md5: str, path: Path, progress: Progress | None = None) -> s
                     progress(f"Checking {path.name}", done, total)
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from error
-    if (found := digest.hexdigest()) == md5:
+    if (actual := digest.hexdigest()) == md5:
         return ""
-    return f"its MD5 is {found}, expected {md5} ({total:,} bytes)"
+    return f"its MD5 is {actual}, expected {md5} ({total:,} bytes)"
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -148,17 +149,17 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _reconstruct() -> Callable[..., Any]:
-    """NumPy's own array builder, wherever this version of NumPy keeps it."""
+    """NumPy's own array builder, whose module depends on the version of NumPy."""
     function: Callable[..., Any] = np.empty(0).__reduce__()[0]  # type: ignore[assignment]
     return function
 
 
 def _check(data: bytes, name: str, origin: str) -> None:
     expected = {**TRAIN_BATCHES, **TEST_BATCHES}[name]
-    found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    if found != expected:
+    actual = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    if actual != expected:
         raise DataError(
-            f"{origin} is not the published CIFAR-10 batch: its MD5 is {found}, expected "
+            f"{origin} is not the published CIFAR-10 batch: its MD5 is {actual}, expected "
             f"{expected}.",
             f"Get {ARCHIVE} again; images in class folders are read without checksums.",
         )
@@ -175,3 +176,24 @@ def _decode(batches: dict[str, bytes]) -> Dataset:
         pixels = torch.from_numpy(np.ascontiguousarray(np.concatenate(images)))
         splits.append(ImageSet(pixels, torch.tensor(labels), torch.arange(len(labels))))
     return Dataset("cifar10", CLASS_NAMES, splits[0], splits[1])
+
+
+def _load_archive_file(request: Request) -> Dataset:
+    check_archive(request.path, request.progress)
+    return load_archive(request.path, request.cache)
+
+
+CIFAR10_ARCHIVE = Format(
+    "CIFAR-10",
+    load=_load_archive_file,
+    count_classes=lambda request: len(CLASS_NAMES),
+    recognises=Path.is_file,
+    image_size=32,
+)
+CIFAR10_BATCHES = Format(
+    "CIFAR-10",
+    load=lambda request: load_batches(request.path, request.cache),
+    count_classes=lambda request: len(CLASS_NAMES),
+    recognises=is_batches_folder,
+    image_size=32,
+)

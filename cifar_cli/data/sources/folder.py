@@ -21,6 +21,7 @@ import torch
 
 from cifar_cli.data.cache import Expected, cached
 from cifar_cli.data.sources.decode import MAX_BYTES, NoImageError, decode_image
+from cifar_cli.data.sources.format import Format, Request
 from cifar_cli.data.sources.listing import Entry, class_names, first_of, list_folders
 from cifar_cli.data.types import BadImage, Dataset, ImageSet, Progress
 from cifar_cli.errors import DataError
@@ -41,21 +42,21 @@ def load_folder(
 ) -> Dataset:
     """Read class folders, resizing each image to `size` x `size` once.
 
-    The cache is keyed by what the files hold. Because reading every file only to find that out
-    would cost seconds, a list of names, sizes and change times stands for the content as long
-    as it stays the same.
+    The cache is keyed by the content of the files. Reading every file to compute that key would
+    cost seconds. So the key is stored under a list of names, sizes and change times, and holds
+    as long as that list stays the same.
 
     Raises:
         DataError: A split or class is empty or in one split only, or files cannot be read as
-            images (and are not to be skipped); all of them are told.
+            images (and are not to be skipped).
     """
     listing = list_folders(root)
     entries = listing.entries
     names = class_names(listing, entries)
-    known = cache / "decoded" / "listings" / f"{_listing_key(entries)}.json"
-    known_key = _known_key(known)
+    key_file = cache / "decoded" / "listings" / f"{_listing_key(entries)}.json"
+    stored_key = _stored_key(key_file)
     contents: dict[Path, bytes] = {}
-    key = known_key or _content_key(entries, contents, progress)
+    key = stored_key or _content_key(entries, contents, progress)
 
     def decode() -> Dataset:
         parts = [
@@ -79,27 +80,33 @@ def load_folder(
     train, test = (sum(entry.split == split for entry in entries) for split in listing.folders)
     expected = Expected(names, size, (train, test))
     dataset = cached(cache, f"folder-{key}-{size}px", expected, decode)
-    # What an earlier start was told to skip is not skipped by this one.
+    # The cache may come from a run that was to skip them.
     _allow(dataset.skipped, len(entries), skip_bad_images)
-    if known_key is None and is_replaceable(known):
-        write_text(known, json.dumps({"content": key}))
-    notes = (*listing.notes(), *dataset.notes, *_skip_notes(dataset.skipped))
+    if stored_key is None and is_replaceable(key_file):
+        write_text(key_file, json.dumps({"content": key}))
+    notes = (*listing.notes(), *dataset.notes)
+    if skipped := dataset.skipped:
+        notes += (f"Skipped {len(skipped):,} images that cannot be read: {_reasons(skipped)}.",)
     return replace(dataset, name=root.resolve().name, notes=notes)
 
 
-def is_folder_dataset(root: Path) -> bool:
-    """Whether `root` looks like class folders."""
-    return (root / "train").is_dir()
+def _count_classes(request: Request) -> int:
+    listing = list_folders(request.path)
+    return len(class_names(listing, listing.entries))
 
 
-def folder_classes(root: Path) -> tuple[str, ...]:
-    """Names of the classes, sorted.
-
-    Raises:
-        DataError: A split is missing or empty, or classes differ.
-    """
-    listing = list_folders(root)
-    return class_names(listing, listing.entries)
+CLASS_FOLDERS = Format(
+    "class folders",
+    load=lambda request: load_folder(
+        request.path,
+        request.data.image_size,
+        request.cache,
+        request.progress,
+        request.data.skip_bad_images,
+    ),
+    count_classes=_count_classes,
+    recognises=lambda path: (path / "train").is_dir(),
+)
 
 
 def _listing_key(entries: Sequence[Entry]) -> str:
@@ -111,12 +118,12 @@ def _listing_key(entries: Sequence[Entry]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _known_key(path: Path) -> str | None:
+def _stored_key(path: Path) -> str | None:
     try:
         key = str(json.loads(read_regular(path, 4096))["content"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return key if re.fullmatch("[0-9a-f]{32}", key) else None  # which becomes part of a path
+    return key if re.fullmatch("[0-9a-f]{32}", key) else None  # it becomes part of a path
 
 
 def _content_key(
@@ -151,7 +158,7 @@ def _read(path: Path) -> bytes:
 
 
 class _Decoded(NamedTuple):
-    """One split: uint8 (N, size, size, 3) images, their entries, and what is no image."""
+    """One split: uint8 (N, size, size, 3) images, their entries, and files that are not images."""
 
     images: torch.Tensor
     entries: list[Entry]
@@ -165,7 +172,7 @@ def _decode(
     images = np.empty((len(entries), size, size, 3), np.uint8)
 
     def one(row: int) -> bool | BadImage:
-        """Whether the image had to be resized, or why there is none."""
+        """Whether the image had to be resized, or why it cannot be read."""
         entry = entries[row]
         try:
             with _one_large if entry.stat.st_size > LARGE_BYTES else nullcontext():
@@ -176,8 +183,8 @@ def _decode(
         return resized
 
     outcomes = []
-    # Pillow's warnings are about files that it reads all the same, or that are refused here. The
-    # filter is the whole process's, so it is set around the threads and not within them.
+    # Pillow warns about files that it reads anyway, or that are refused here. The filter holds for
+    # the whole process, so it is set around the threads.
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")
         for done, outcome in enumerate(_mapped(pool, one, range(len(entries)))):
@@ -196,7 +203,7 @@ def _decode(
 def _mapped(
     pool: ThreadPoolExecutor, one: Callable[[int], bool | BadImage], rows: Iterable[int]
 ) -> Iterable[bool | BadImage]:
-    """The outcomes of all rows, in order; without threads where a limit leaves none to start."""
+    """The outcomes of all rows, in order; without threads if none can be started."""
     try:
         return pool.map(one, rows)
     except RuntimeError:
@@ -216,12 +223,6 @@ def _resize_notes(parts: Sequence[_Decoded], size: int) -> tuple[str, ...]:
     if not resized:
         return ()
     return (f"Resized {resized:,} of {total:,} images to {size} x {size} pixels.",)
-
-
-def _skip_notes(bad: Sequence[BadImage]) -> tuple[str, ...]:
-    if not bad:
-        return ()
-    return (f"Skipped {len(bad):,} images that cannot be read: {_reasons(bad)}.",)
 
 
 def _reasons(bad: Sequence[BadImage]) -> str:

@@ -1,7 +1,7 @@
-"""HTTP whose exchanges are limited as a whole: the time until an answer, and for each block.
+"""HTTP with limits for the whole exchange: time until the response, and time for each block.
 
-A time limit of a socket holds for one gap only: a server that sends a byte now and then, interim
-answers without end, or a line without end would never exceed it.
+A socket's time limit holds for one gap only. A server that sends a byte now and then, or endless
+interim responses, or an endless line, would never exceed it.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from typing import Any
 
 from cifar_cli.storage import open_regular
 
-# Of status lines, headers and answers that lead elsewhere; a real one has about one kilobyte.
+# Status lines, headers and redirects; a real one has about one kilobyte.
 HEAD_BYTES = 2**20
 REDIRECT_BYTES = 2**16
 
 
 class Limit:
-    """When what is under way must be done, and how many bytes it may still take."""
+    """A deadline, and how many bytes may still be received."""
 
     def __init__(self, seconds: float, byte_count: int | None = None) -> None:
         self.renew(seconds, byte_count)
 
     def renew(self, seconds: float, byte_count: int | None = None) -> None:
-        """Set both anew; None: any number of bytes."""
+        """Reset both. None: any number of bytes."""
         self.seconds, self.bytes_left = seconds, byte_count
         self.until = time.monotonic() + seconds
 
     def seconds_left(self) -> float:
-        """What is left of the time.
+        """Seconds until the deadline.
 
         Raises:
-            TimeoutError: Nothing is.
+            TimeoutError: It has passed.
         """
         left = self.until - time.monotonic()
         if left <= 0:
@@ -45,10 +45,10 @@ class Limit:
         return left
 
     def count(self, received: int) -> None:
-        """Note bytes that came.
+        """Count received bytes.
 
         Raises:
-            OSError: They are too many.
+            OSError: There are too many.
         """
         if self.bytes_left is not None:
             self.bytes_left -= received
@@ -57,18 +57,17 @@ class Limit:
 
 
 def open_url(request: urllib.request.Request, limit: Limit) -> Any:
-    """Open a URL as `urllib.request.urlopen` does, all that is received under `limit`.
+    """Open a URL as `urllib.request.urlopen` does, with everything received under `limit`.
 
     Raises:
-        OSError, HTTPException, ValueError: As `urlopen` does, and where the limit is exceeded.
+        OSError, HTTPException, ValueError: As `urlopen` does, and if the limit is exceeded.
     """
-    # Without FTP, to which an answer could lead and which knows no such limit.
+    # Without FTP: a redirect could lead to it, and it has no such limit.
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.UnknownHandler(),
-        _http_handler(limit),
-        _https_handler(limit),
+        _handler(limit),
         _FileHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPRedirectHandler(),
@@ -79,7 +78,7 @@ def open_url(request: urllib.request.Request, limit: Limit) -> Any:
 
 
 class _FileHandler(urllib.request.FileHandler):
-    """`file:` addresses of regular files: a FIFO or a device would hold everything up."""
+    """`file:` addresses of regular files only: a FIFO or a device would block."""
 
     def open_local_file(self, request: urllib.request.Request) -> Any:
         open_regular(Path(urllib.request.url2pathname(request.selector))).close()
@@ -87,11 +86,11 @@ class _FileHandler(urllib.request.FileHandler):
 
 
 class _LimitedReader(io.RawIOBase):
-    """What a socket receives, until the limit says stop."""
+    """What a socket receives, within the limit."""
 
     def __init__(self, connection: socket.socket, limit: Limit) -> None:
         self.connection, self.limit = connection, limit
-        # As http.client has it: the socket is really closed when this is, too.
+        # As in http.client: the socket is really closed once this is closed too.
         self.raw = connection.makefile("rb", buffering=0)
 
     def readable(self) -> bool:
@@ -117,30 +116,29 @@ def _response_class(limit: Limit) -> Callable[..., http.client.HTTPResponse]:
             self.fp = io.BufferedReader(_LimitedReader(sock, limit))
 
         def read(self, amt: int | None = None) -> bytes:
-            # urllib reads answers that lead elsewhere to their end, into a buffer of the length
-            # that they claim to have.
+            # urllib reads redirects to their end, into a buffer of the length that they claim.
             return super().read(REDIRECT_BYTES if amt is None else amt)
 
     return Response
 
 
-def _http_handler(limit: Limit) -> urllib.request.HTTPHandler:
-    class Connection(http.client.HTTPConnection):
-        response_class = _response_class(limit)  # type: ignore[assignment]
+def _handler(limit: Limit) -> urllib.request.BaseHandler:
+    """Opens `http:` and `https:` addresses with connections that are read under `limit`."""
+    response = _response_class(limit)
 
-    class Handler(urllib.request.HTTPHandler):
+    class Plain(http.client.HTTPConnection):
+        response_class = response  # type: ignore[assignment]
+
+    class Secure(http.client.HTTPSConnection):
+        response_class = response  # type: ignore[assignment]
+
+    class Handler(urllib.request.AbstractHTTPHandler):
         def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(Connection, request)
+            return self.do_open(Plain, request)
 
-    return Handler()
-
-
-def _https_handler(limit: Limit) -> urllib.request.HTTPSHandler:
-    class Connection(http.client.HTTPSConnection):
-        response_class = _response_class(limit)  # type: ignore[assignment]
-
-    class Handler(urllib.request.HTTPSHandler):
         def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(Connection, request)
+            return self.do_open(Secure, request)
+
+        http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
 
     return Handler()

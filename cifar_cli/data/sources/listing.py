@@ -1,4 +1,4 @@
-"""What class folders hold, before any image is read: images, classes, and what is neither."""
+"""The content of class folders, before any image is read: images, classes, and other files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Entry(NamedTuple):
 
 @dataclass
 class Listing:
-    """What was found below a data folder."""
+    """The content of a data folder."""
 
     folders: dict[str, Path]
     """By split, `train` and then `test`: its folder."""
@@ -43,10 +43,10 @@ class Listing:
     other_folders: list[str] = field(default_factory=list)
 
     def notes(self) -> tuple[str, ...]:
-        """A sentence on what was passed over, if anything was."""
+        """A sentence on what was skipped, if anything was."""
         kinds = (("file", self.other_files), ("folder", self.other_folders))
         counts = [f"{len(n):,} {kind}{'s' if len(n) > 1 else ''}" for kind, n in kinds if n]
-        names = sorted({printable(name) for _, found in kinds for name in found})
+        names = sorted({printable(name) for _, skipped in kinds for name in skipped})
         if not counts:
             return ()
         return (f"Skipped {' and '.join(counts)} that are not images: {first_of(names)}.",)
@@ -55,8 +55,7 @@ class Listing:
 def list_folders(root: Path) -> Listing:
     """List the class folders of both splits.
 
-    Hidden files and folders, folders within a class, and files without an image's extension are
-    passed over.
+    Skips hidden files and folders, folders within a class, and files without an image's extension.
 
     Raises:
         DataError: There is no test split, or something cannot be read.
@@ -67,12 +66,12 @@ def list_folders(root: Path) -> Listing:
             classes = listing.classes[split] = []
             for label in _scan(folder):
                 if label.name.startswith(".") or not label.is_dir():
-                    _pass_over(label, listing)
+                    _skip(label, listing)
                     continue
                 classes.append(label.name)
                 for file in _scan(label.path):
                     if not _is_image(file):
-                        _pass_over(file, listing)
+                        _skip(file, listing)
                         continue
                     name = f"{folder.name}/{label.name}/{file.name}"
                     entry = Entry(split, label.name, name, Path(file.path), file.stat())
@@ -90,7 +89,7 @@ def class_names(listing: Listing, entries: Sequence[Entry]) -> tuple[str, ...]:
     """
     filled = {(entry.split, entry.label) for entry in entries}
     for split, folder in listing.folders.items():
-        if split not in {found for found, _ in filled}:
+        if split not in {filled_split for filled_split, _ in filled}:
             raise DataError(
                 f"{folder} holds no readable images: expected "
                 f"{folder.name}/<class>/<image>.png (or {', '.join(EXTENSIONS[1:])})."
@@ -139,15 +138,15 @@ def _test_folder(root: Path) -> Path:
 
 
 def _scan(folder: str | Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as found:
-        return sorted(found, key=lambda item: item.name)
+    with os.scandir(folder) as items:
+        return sorted(items, key=lambda item: item.name)
 
 
 def _is_image(file: os.DirEntry[str]) -> bool:
     if file.name.startswith(".") or not file.name.lower().endswith(EXTENSIONS):
         return False
-    return stat.S_ISREG(file.stat().st_mode)  # raises where a link leads nowhere
+    return stat.S_ISREG(file.stat().st_mode)  # raises if a link is broken
 
 
-def _pass_over(item: os.DirEntry[str], listing: Listing) -> None:
+def _skip(item: os.DirEntry[str], listing: Listing) -> None:
     (listing.other_folders if item.is_dir() else listing.other_files).append(item.name)

@@ -1,29 +1,18 @@
-"""From `data.source` to images: find, verify, decode."""
+"""From `data.source` to images: the list of formats, asked in turn."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-
 from cifar_cli.config import DataConfig
-from cifar_cli.data.cache import home
-from cifar_cli.data.sources.cifar10 import (
-    ARCHIVE,
-    FOLDER,
-    check_archive,
-    is_batches_folder,
-    load_archive,
-    load_batches,
-)
-from cifar_cli.data.sources.download import download_archive
-from cifar_cli.data.sources.folder import folder_classes, is_folder_dataset, load_folder
-from cifar_cli.data.sources.shapes import load_shapes
+from cifar_cli.data.sources.cifar10 import CIFAR10_ARCHIVE, CIFAR10_BATCHES, FOLDER
+from cifar_cli.data.sources.download import CIFAR10
+from cifar_cli.data.sources.folder import CLASS_FOLDERS
+from cifar_cli.data.sources.format import Format, Request
+from cifar_cli.data.sources.shapes import SHAPES
 from cifar_cli.data.types import Dataset, Progress
 from cifar_cli.errors import DataError, OutOfMemoryError, nearest_hint
 
-NAMES = ("cifar10", "shapes")
+FORMATS: tuple[Format, ...] = (CIFAR10, SHAPES, CIFAR10_ARCHIVE, CIFAR10_BATCHES, CLASS_FOLDERS)
+"""The first that matches a `data.source` reads it; keywords come first."""
 
 
 def load_dataset(
@@ -33,60 +22,27 @@ def load_dataset(
 
     Args:
         config: Source, folder of downloads and caches, and size.
-        progress: Told of progress.
-        suggested: Another folder where CIFAR-10 may lie already, such as a checkpoint names. It is
-            only read, and passed over if it holds anything else.
+        progress: Called with the progress.
+        suggested: Another folder that may hold CIFAR-10, such as the one a checkpoint names. It is
+            only read, and ignored if it holds anything else.
 
     Raises:
         DataError: They cannot be found, downloaded, verified or decoded.
         OutOfMemoryError: They do not fit into memory.
     """
-    with _image_memory(config):
-        if config.source == "shapes":
-            return load_shapes(size=config.image_size)
-        cache = home(config.dir)
-        if config.source == "cifar10":
-            _need_32_pixels(config)
-            return _load_cifar10(cache, progress, suggested)
-        return _load_path(config, cache, progress)
-
-
-def _load_cifar10(cache: Path, progress: Progress | None, suggested: str | None) -> Dataset:
-    if is_batches_folder(cache):
-        return load_batches(cache, cache)
-    if suggested and not os.path.lexists(cache / ARCHIVE):
-        elsewhere = home(suggested)
-        with suppress(DataError, OSError):
-            if is_batches_folder(elsewhere):
-                return load_batches(elsewhere, cache)
-            check_archive(elsewhere / ARCHIVE, progress)
-            return load_archive(elsewhere / ARCHIVE, cache)
-    return load_archive(download_archive(cache, progress), cache)
-
-
-def _load_path(config: DataConfig, cache: Path, progress: Progress | None) -> Dataset:
-    path = Path(config.source).expanduser()
-    if path.is_file():
-        _need_32_pixels(config)
-        check_archive(path, progress)
-        return load_archive(path, cache)
-    if is_batches_folder(path):
-        _need_32_pixels(config)
-        return load_batches(path, cache)
-    if is_folder_dataset(path):
-        return load_folder(path, config.image_size, cache, progress, config.skip_bad_images)
-    raise _no_images(config.source)
-
-
-@contextmanager
-def _image_memory(config: DataConfig) -> Iterator[None]:
-    """Say of memory that runs out that images wanted it, and what helps."""
+    request = Request(config, progress, suggested)
+    size = config.image_size
     try:
-        yield
+        source = _format(request)
+        if source.image_size not in (None, size):
+            raise DataError(
+                f"data.image_size {size}: {source.title} images are {source.image_size} pixels "
+                "wide."
+            )
+        return source.load(request)
     except MemoryError as error:
-        side = config.image_size
         raise OutOfMemoryError(
-            f"Out of memory: the images of {config.source}, decoded to {side} x {side} pixels, do "
+            f"Out of memory: the images of {config.source}, decoded to {size} x {size} pixels, do "
             "not fit.",
             "Use fewer of them, a smaller data.image_size, or a machine with more memory.",
         ) from error
@@ -98,29 +54,34 @@ def count_classes(config: DataConfig) -> int:
     Raises:
         DataError: There is no such source.
     """
-    path = Path(config.source).expanduser()
-    if config.source in NAMES or path.is_file() or is_batches_folder(path):
-        return 10
-    if not is_folder_dataset(path):
-        raise _no_images(config.source)
-    return len(folder_classes(path))
+    request = Request(config)
+    return _format(request).count_classes(request)
 
 
-def _no_images(source: str) -> DataError:
-    path = Path(source).expanduser()
-    if path.exists() and not path.is_dir():
-        return DataError(f"--data {source!r} is neither a folder nor a regular file.")
+def needs_download(config: DataConfig) -> bool:
+    """Whether `load_dataset` would have to download the images.
+
+    Raises:
+        DataError: There is no such source.
+    """
+    request = Request(config)
+    return _format(request).needs_download(request)
+
+
+def _format(request: Request) -> Format:
+    for candidate in FORMATS:
+        if candidate.matches(request):
+            return candidate
+    source, path = request.data.source, request.path
     if path.is_dir():
-        return DataError(
+        raise DataError(
             f"{source} holds neither train/<class>/ folders nor {FOLDER}/.",
             "See doc/data.md for the layouts that are read.",
         )
-    return DataError(
-        f"--data {source!r}{nearest_hint(source, NAMES)}: not one of {', '.join(NAMES)}, and no "
-        "file or folder of that name exists."
+    if path.exists():
+        raise DataError(f"--data {source!r} is neither a folder nor a regular file.")
+    keywords = [known.keyword for known in FORMATS if known.keyword]
+    raise DataError(
+        f"--data {source!r}{nearest_hint(source, keywords)}: not one of {', '.join(keywords)}, and "
+        "no file or folder of that name exists."
     )
-
-
-def _need_32_pixels(config: DataConfig) -> None:
-    if config.image_size != 32:
-        raise DataError(f"data.image_size {config.image_size}: CIFAR-10 images are 32 pixels wide.")

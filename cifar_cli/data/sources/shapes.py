@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cifar_cli.data.sources.format import Format
 from cifar_cli.data.types import Dataset, ImageSet
 
 Array = npt.NDArray[np.float32]
@@ -33,6 +34,14 @@ def load_shapes(
             ImageSet(torch.from_numpy(images), torch.from_numpy(labels), torch.arange(count))
         )
     return Dataset("shapes", CLASS_NAMES, splits[0], splits[1])
+
+
+SHAPES = Format(
+    "drawn shapes",
+    load=lambda request: load_shapes(size=request.data.image_size),
+    count_classes=lambda request: len(CLASS_NAMES),
+    keyword="shapes",
+)
 
 
 def draw_shapes(
