@@ -51,15 +51,11 @@ def train(
     own = _own_settings(run_dir, name) if resume and recipe is None else None
     settings = options.resolve(given, own or recipe or "baseline", use_environment=own is None)
 
-    from cifar_cli.output.console import (
-        TrainDisplay,
-        counted,
-        duration,
-        print_json,
-        results,
-        styled,
-    )
+    from rich.text import Text
+
+    from cifar_cli.output.console import counted, duration, results, show, styled
     from cifar_cli.output.documents import training_document
+    from cifar_cli.output.progress import TrainDisplay
     from cifar_cli.output.tables import epoch_table
     from cifar_cli.training.run import train as run_training
 
@@ -72,17 +68,18 @@ def train(
             allow_changes=allow_changes,
             observer=display,
         )
-    if json:
-        print_json(training_document(result))
-        return
-    console = results()
-    console.print(epoch_table(result.history))
-    console.print(
-        "Validation accuracy",
+    accuracy = Text.assemble(
+        "Validation accuracy ",
         styled(f"{result.val_accuracy:.2%}"),
-        f"after {counted(result.epochs_completed, 'epoch')} in {duration(result.seconds)}.",
+        f" after {counted(result.epochs_completed, 'epoch')} in {duration(result.seconds)}.",
     )
-    console.print(f"Run directory: {result.run_dir}", soft_wrap=True)
+    show(
+        training_document(result),
+        json,
+        epoch_table(result.history, results().width),
+        accuracy,
+        f"Run directory: {result.run_dir}",
+    )
 
 
 def _own_settings(run_dir: Path | None, name: str | None) -> dict[str, Any] | None:

@@ -56,8 +56,8 @@ def layer_totals(summary: ModelSummary) -> Text:
         f"Non-trainable params: {frozen:,}\n"
         "Total mult-adds (M): ",
         styled(f"{summary.total_mult_adds / 1e6:.2f}"),
-        f"  (performed: {summary.performed_mult_adds / 1e6:.2f}; "
-        "see doc/architecture.md, Counting)\n"
+        f"\nPerformed mult-adds (M): {summary.performed_mult_adds / 1e6:.2f} "
+        "(doc/architecture.md, Counting)\n"
         f"Input size (MB): {summary.input_bytes / 1e6:.2f}\n"
         f"Forward/backward pass size (MB): {summary.activation_bytes / 1e6:.2f}\n"
         f"Params size (MB): {summary.param_bytes / 1e6:.2f}\n"
