@@ -64,11 +64,11 @@ def bench(
     from cifar_cli.output.tables import bench_table
     from cifar_cli.storage import write_json
 
-    def tell(text: str) -> None:
+    def progress(text: str) -> None:
         if not quiet:
             remarks().say(text)
 
-    done = run_bench(configs, runs, out, seed, tell)
+    done = run_bench(configs, runs, out, seed, progress)
     files = [out / "bench.json", out / "accuracy_seconds.png"]
     curves = {name: [run.curve for run in done if run.recipe == name] for name in names}
     accuracy_against_seconds(files[1], curves)

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the one way from them to a `Config`."""
+"""Options that several commands share, and the one table from options to settings."""
 
 from __future__ import annotations
 
@@ -13,130 +13,111 @@ if TYPE_CHECKING:
 
 IMAGES, CONFIGURATION, OUTPUT = "Images", "Configuration", "Output"
 
+
+def option(name: str, metavar: str | None, panel: str, text: str) -> Any:
+    """An option under a heading of the help; its text names what an absent one means."""
+    return typer.Option(name, metavar=metavar, rich_help_panel=panel, help=text)
+
+
 Data = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--data",
-        metavar="NAME|PATH",
-        help="cifar10, shapes (built in, needs no network), a folder with train/ and test/ class "
-        "folders, or the original archive or its folder. Default: CIFAR_RESNET_DATA, else what "
-        "the recipe names, else cifar10.",
-        rich_help_panel=IMAGES,
+        "NAME|PATH",
+        IMAGES,
+        "cifar10, shapes (built in, needs no network), a folder with train/ and test/ class "
+        "folders, or the original archive or its folder. Default: CIFAR_RESNET_DATA, else "
+        "what the recipe names, else cifar10.",
     ),
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(
+    option(
         "--data-dir",
-        metavar="DIR",
-        help="Folder for downloads and caches. Default: CIFAR_RESNET_HOME, else the platform's "
+        "DIR",
+        IMAGES,
+        "Folder for downloads and caches. Default: CIFAR_RESNET_HOME, else the platform's "
         "cache folder.",
-        rich_help_panel=IMAGES,
     ),
 ]
 RunData = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--data",
-        metavar="NAME|PATH",
-        help="Other images of the same classes. Default: those that the run was trained with.",
-        rich_help_panel=IMAGES,
+        "NAME|PATH",
+        IMAGES,
+        "Other images of the same classes. Default: those that the run was trained with.",
     ),
 ]
 LimitTrain = Annotated[
     int | None,
-    typer.Option(
-        "--limit-train",
-        metavar="N",
-        help="Train on a random, class-balanced subset of N images.",
-        rich_help_panel=IMAGES,
-    ),
+    option("--limit-train", "N", IMAGES, "Train on a random, class-balanced subset of N images."),
 ]
 LimitVal = Annotated[
     int | None,
-    typer.Option(
-        "--limit-val",
-        metavar="N",
-        help="Validate on a random, class-balanced subset of N images.",
-        rich_help_panel=IMAGES,
-    ),
+    option("--limit-val", "N", IMAGES, "Validate on a random, class-balanced subset of N images."),
 ]
 SkipBadImages = Annotated[
     bool,
-    typer.Option(
+    option(
         "--skip-bad-images",
-        help="Skip unreadable image files in class folders; train lists them in the run's "
+        None,
+        IMAGES,
+        "Skip unreadable image files in class folders; train lists them in the run's "
         "skipped_images.csv.",
-        rich_help_panel=IMAGES,
     ),
 ]
 Recipe = Annotated[
     str,
-    typer.Option(
+    option(
         "--recipe",
-        metavar="NAME|FILE",
-        help="A built-in recipe (see: cifar-resnet recipes list) or a YAML file.",
-        rich_help_panel=CONFIGURATION,
+        "NAME|FILE",
+        CONFIGURATION,
+        "A built-in recipe (see: cifar-resnet recipes list) or a YAML file.",
     ),
 ]
 TrainRecipe = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--recipe",
-        metavar="NAME|FILE",
-        help="A built-in recipe (see: cifar-resnet recipes list) or a YAML file. Default: "
+        "NAME|FILE",
+        CONFIGURATION,
+        "A built-in recipe (see: cifar-resnet recipes list) or a YAML file. Default: "
         "baseline, or with --resume the run's own settings.",
-        rich_help_panel=CONFIGURATION,
-        show_default=False,
     ),
 ]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="YAML file with settings that override the recipe.",
-        rich_help_panel=CONFIGURATION,
-    ),
+    option("--config", "FILE", CONFIGURATION, "YAML file with settings that override the recipe."),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
         "--set",
-        metavar="KEY=VALUE",
-        help="Set one setting by its dotted path, such as model.width=32. Repeatable.",
-        rich_help_panel=CONFIGURATION,
+        "KEY=VALUE",
+        CONFIGURATION,
+        "Set one setting by its dotted path, such as model.width=32. Repeatable.",
     ),
 ]
 Device = Annotated[
     str | None,
-    typer.Option(
-        "--device",
-        metavar="auto|cpu|cuda|mps",
-        help="Device to compute on. Default: auto.",
-        rich_help_panel=CONFIGURATION,
-    ),
+    option("--device", "auto|cpu|cuda|mps", CONFIGURATION, "Device to compute on. Default: auto."),
 ]
 Seed = Annotated[
     int | None,
-    typer.Option(
-        "--seed",
-        metavar="N",
-        help="Random seed. Default: 1.",
-        rich_help_panel=CONFIGURATION,
-    ),
+    option("--seed", "N", CONFIGURATION, "Random seed. Default: 1."),
 ]
 Json = Annotated[
     bool,
-    typer.Option("--json", help="Print one JSON document on stdout.", rich_help_panel=OUTPUT),
+    option("--json", None, OUTPUT, "Print one JSON document on stdout."),
 ]
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", help="Print no progress and no messages.", rich_help_panel=OUTPUT),
+    option("--quiet", None, OUTPUT, "Print no progress and no messages."),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Folder for the files.", rich_help_panel=OUTPUT),
+    option("--out", "DIR", OUTPUT, "Folder for the files."),
 ]
 Run = Annotated[
     str | None,
@@ -150,12 +131,11 @@ Run = Annotated[
 
 ValFraction = Annotated[
     float | None,
-    typer.Option(
+    option(
         "--val-fraction",
-        metavar="X",
-        help="Hold out this fraction of the training images for validation. The test split "
-        "is not used.",
-        rich_help_panel=IMAGES,
+        "X",
+        IMAGES,
+        "Hold out this fraction of the training images for validation. The test split is not used.",
     ),
 ]
 
@@ -191,7 +171,7 @@ def resolve(
     Args:
         given: Parameters by name: those in `KEYS`, `recipe`, `config` and `set_`. None and False
             mean that an option was not given.
-        recipe: In the place of the one that was given.
+        recipe: Used instead of the one that was given.
         use_environment: Whether environment variables count.
     """
     from cifar_cli.config import load_config

@@ -43,7 +43,7 @@ def train(
     """
     given = locals()
     if run_dir is not None and name is not None:
-        raise ConfigError("--run-dir and --name both say where the run lies: give one of them.")
+        raise ConfigError("--run-dir and --name both name the run directory. Give one of them.")
     if resume and run_dir is None and name is None:
         run_dir = _newest()
     if allow_changes and not resume:

@@ -5,101 +5,87 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from cifar_cli.cli.options import option
 
 TRAINING, RUN = "Training", "Run"
 
 Epochs = Annotated[
     int | None,
-    typer.Option("--epochs", metavar="N", help="Number of epochs.", rich_help_panel=TRAINING),
+    option("--epochs", "N", TRAINING, "Number of epochs."),
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option("--batch-size", metavar="N", help="Batch size.", rich_help_panel=TRAINING),
+    option("--batch-size", "N", TRAINING, "Batch size."),
 ]
 MaxLr = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--max-lr",
-        metavar="X|auto",
-        help="Peak learning rate. auto (Adam): run the LR range test first and take its "
-        "suggestion.",
-        rich_help_panel=TRAINING,
+        "X|auto",
+        TRAINING,
+        "Peak learning rate. auto (Adam): run the LR range test first and take its suggestion.",
     ),
 ]
 DivFactor = Annotated[
     float | None,
-    typer.Option(
-        "--div-factor",
-        metavar="X",
-        help="First learning rate = max-lr / X (schedule one_cycle).",
-        rich_help_panel=TRAINING,
-    ),
+    option("--div-factor", "X", TRAINING, "First learning rate = max-lr / X (schedule one_cycle)."),
 ]
 FinalDivFactor = Annotated[
     float | None,
-    typer.Option(
+    option(
         "--final-div-factor",
-        metavar="X",
-        help="Last learning rate = first learning rate / X (schedule one_cycle).",
-        rich_help_panel=TRAINING,
+        "X",
+        TRAINING,
+        "Last learning rate = first learning rate / X (schedule one_cycle).",
     ),
 ]
 PctStart = Annotated[
     float | None,
-    typer.Option(
+    option(
         "--pct-start",
-        metavar="X",
-        help="Fraction of all steps in which the learning rate rises (schedule one_cycle).",
-        rich_help_panel=TRAINING,
+        "X",
+        TRAINING,
+        "Fraction of all steps in which the learning rate rises (schedule one_cycle).",
     ),
 ]
 WeightDecay = Annotated[
     float | None,
-    typer.Option(
+    option(
         "--weight-decay",
-        metavar="X",
-        help="L2 penalty of Adam; with Muon, decay of biases and the last layer.",
-        rich_help_panel=TRAINING,
+        "X",
+        TRAINING,
+        "L2 penalty of Adam; with Muon, decay of biases and the last layer.",
     ),
 ]
 Dropout = Annotated[
     float | None,
-    typer.Option(
-        "--dropout",
-        metavar="X",
-        help="Dropout probability in all layers of custom_resnet.",
-        rich_help_panel=TRAINING,
-    ),
+    option("--dropout", "X", TRAINING, "Dropout probability in all layers of custom_resnet."),
 ]
 RunDirectory = Annotated[
     Path | None,
-    typer.Option(
-        "--run-dir",
-        metavar="DIR",
-        help="The run directory. Default: runs/ and the date and time.",
-        rich_help_panel=RUN,
-    ),
+    option("--run-dir", "DIR", RUN, "The run directory. Default: runs/ and the date and time."),
 ]
 RunName = Annotated[
     str | None,
-    typer.Option("--name", metavar="NAME", help="The run's name under runs/.", rich_help_panel=RUN),
+    option("--name", "NAME", RUN, "The run's name under runs/."),
 ]
 Resume = Annotated[
     bool,
-    typer.Option(
+    option(
         "--resume",
-        help="Resume the run in --run-dir or --name, or the newest run. Start a new run if "
-        "there is none.",
-        rich_help_panel=RUN,
+        None,
+        RUN,
+        "Resume the run in --run-dir or --name, or the newest run. Start a new run if there "
+        "is none.",
     ),
 ]
 AllowChanges = Annotated[
     bool,
-    typer.Option(
+    option(
         "--allow-changes",
-        help="Let --resume use other settings or images than before. Refused if validation "
-        "images could have been trained on.",
-        rich_help_panel=RUN,
+        None,
+        RUN,
+        "Let --resume use other settings or images than before. Refused if validation images "
+        "could have been trained on.",
     ),
 ]

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Iterable
 from typing import Any, TextIO
 
@@ -15,7 +16,7 @@ from rich.text import Text
 from cifar_cli.text import printable
 
 WIDE = 120
-"""Columns where neither a terminal nor the variable COLUMNS says how many there are."""
+"""Width in columns if neither a terminal nor the variable COLUMNS gives one."""
 
 
 class Screen(Console):
@@ -39,10 +40,18 @@ class Screen(Console):
 
         A word that is wider than the terminal, such as a path, is never broken here.
         """
-        if self.is_terminal:
-            self.print(text, overflow="ignore", crop=False)
-        else:
-            self.print(text, soft_wrap=True)
+        if isinstance(text, str) and self.is_terminal:
+            text = printable(text)
+            indent = " " * (len(text) - len(text.lstrip()))
+            lines = textwrap.wrap(
+                text,
+                self.width,
+                subsequent_indent=2 * indent,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            text = Text("\n".join(lines))
+        self.print(text, soft_wrap=True)
 
 
 def results() -> Screen:
@@ -69,7 +78,7 @@ def command_line(title: str, words: Iterable[str]) -> Text:
             lines[-1] += " \\"
             lines.append("   ")
         lines[-1] += f" {word}"
-    return Text("\n".join(map(printable, lines)), no_wrap=True)
+    return Text("\n".join(map(printable, lines)))
 
 
 def show(document: dict[str, Any], as_json: bool, *parts: RenderableType) -> None:

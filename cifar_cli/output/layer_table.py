@@ -19,7 +19,7 @@ COMPACT_BELOW = 117
 
 
 def layer_table(summary: ModelSummary, width: int) -> Table:
-    """One row a layer, indented by depth; on less than 117 columns in a shorter notation.
+    """One row per layer, indented by depth; on less than 117 columns in a shorter notation.
 
     The shorter one leaves out the batch dimension, which is 1, and writes shapes as 64×32×32.
     """

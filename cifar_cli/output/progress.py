@@ -1,4 +1,4 @@
-"""Progress on stderr: bars where that is a terminal, and lines that say what happens."""
+"""Progress on stderr: bars if it is a terminal, and lines that say what happens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUICKER = "--recipe fast90 (minutes on a CPU), --epochs, --limit-train, or a GPU
 
 
 class Bars:
-    """Progress bars by name on stderr where that is a terminal; otherwise nothing."""
+    """Progress bars by name on stderr if it is a terminal; otherwise nothing."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet

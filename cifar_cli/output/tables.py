@@ -1,4 +1,4 @@
-"""Rich tables of results. Numbers are never broken; names and sentences are, where they must."""
+"""Rich tables of results. Names and sentences may be wrapped, numbers never."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def mistake_table(images: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def recipe_table(recipes: Sequence[Mapping[str, Any]], width: int) -> Group:
-    """One row per recipe, with the entries of `recipe_document`; what it is about may be below."""
+    """One row per recipe, with the entries of `recipe_document`; if narrow, descriptions below."""
     is_wide = width >= RECIPES_WIDTH
     names = "Name", "Augmentation", "Data", "About"
     headers = "Name", "Epochs", "Batch", "Widths", "Augmentation", "Data", "About"

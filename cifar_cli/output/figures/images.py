@@ -30,7 +30,7 @@ class Caption:
 def sample_grid(
     path: Path, images: Images, title: str, labels: Sequence[str] | None = None
 ) -> Path:
-    """Images (N, H, W, 3) in a grid, each with its label above where there are labels."""
+    """Images (N, H, W, 3) in a grid, each with its label above, if there are labels."""
     columns = _columns(len(images))
     rows = math.ceil(len(images) / columns)
     cell = CELL + (0.22 if labels else 0)
@@ -48,7 +48,7 @@ def sample_grid(
 
 
 def augmentation_grid(path: Path, rows: Sequence[Images], names: Sequence[str], title: str) -> Path:
-    """One row an augmentation, its name on the left; each row's images (N, H, W, 3)."""
+    """One row per augmentation, its name on the left; each row's images (N, H, W, 3)."""
     columns = max(len(row) for row in rows)
     with new_figure(path, 1.7 + columns * CELL, len(rows) * (CELL + 0.05) + 0.45) as figure:
         figure.suptitle(label(title, 90), fontsize=11, fontweight="bold")
@@ -91,7 +91,7 @@ def mistake_gallery(path: Path, images: Images, captions: Sequence[Caption], tit
 
 
 def _columns(count: int) -> int:
-    """About as wide as high, but a little wider; full rows where a near number makes them so."""
+    """Columns of a grid a little wider than high; with full rows if a number nearby gives them."""
     best = min(count, max(4, math.ceil(math.sqrt(count * 1.6))))
     return next((c for c in (best, best - 1, best + 1) if c and count % c == 0), best)
 
