@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,17 +14,22 @@ if TYPE_CHECKING:
 IMAGES, CONFIGURATION, OUTPUT = "Images", "Configuration", "Output"
 
 
-def option(name: str, metavar: str | None, panel: str, text: str) -> Any:
-    """An option under a heading of the help; its text names what an absent one means."""
-    return typer.Option(name, metavar=metavar, rich_help_panel=panel, help=text)
+def option_maker(panel: str) -> Callable[[str, str], Any]:
+    """A function from `--name METAVAR` and a text to an option, under a heading of the help."""
 
+    def make(declaration: str, text: str) -> Any:
+        name, _, metavar = declaration.partition(" ")
+        return typer.Option(name, metavar=metavar or None, help=text, rich_help_panel=panel)
+
+    return make
+
+
+of_images, of_configuration, of_output = map(option_maker, (IMAGES, CONFIGURATION, OUTPUT))
 
 Data = Annotated[
     str | None,
-    option(
-        "--data",
-        "NAME|PATH",
-        IMAGES,
+    of_images(
+        "--data NAME|PATH",
         "cifar10, shapes (built in, needs no network), a folder with train/ and test/ class "
         "folders, or the original archive or its folder. Default: CIFAR_RESNET_DATA, else "
         "what the recipe names, else cifar10.",
@@ -32,93 +37,67 @@ Data = Annotated[
 ]
 DataDir = Annotated[
     Path | None,
-    option(
-        "--data-dir",
-        "DIR",
-        IMAGES,
+    of_images(
+        "--data-dir DIR",
         "Folder for downloads and caches. Default: CIFAR_RESNET_HOME, else the platform's "
         "cache folder.",
     ),
 ]
 RunData = Annotated[
     str | None,
-    option(
-        "--data",
-        "NAME|PATH",
-        IMAGES,
+    of_images(
+        "--data NAME|PATH",
         "Other images of the same classes. Default: those that the run was trained with.",
     ),
 ]
 LimitTrain = Annotated[
     int | None,
-    option("--limit-train", "N", IMAGES, "Train on a random, class-balanced subset of N images."),
+    of_images("--limit-train N", "Train on a random, class-balanced subset of N images."),
 ]
 LimitVal = Annotated[
     int | None,
-    option("--limit-val", "N", IMAGES, "Validate on a random, class-balanced subset of N images."),
+    of_images("--limit-val N", "Validate on a random, class-balanced subset of N images."),
 ]
 SkipBadImages = Annotated[
     bool,
-    option(
+    of_images(
         "--skip-bad-images",
-        None,
-        IMAGES,
         "Skip unreadable image files in class folders; train lists them in the run's "
         "skipped_images.csv.",
     ),
 ]
 Recipe = Annotated[
     str,
-    option(
-        "--recipe",
-        "NAME|FILE",
-        CONFIGURATION,
-        "A built-in recipe (see: cifar-resnet recipes list) or a YAML file.",
+    of_configuration(
+        "--recipe NAME|FILE", "A built-in recipe (see: cifar-resnet recipes list) or a YAML file."
     ),
 ]
 TrainRecipe = Annotated[
     str | None,
-    option(
-        "--recipe",
-        "NAME|FILE",
-        CONFIGURATION,
+    of_configuration(
+        "--recipe NAME|FILE",
         "A built-in recipe (see: cifar-resnet recipes list) or a YAML file. Default: "
         "baseline, or with --resume the run's own settings.",
     ),
 ]
 ConfigFile = Annotated[
     Path | None,
-    option("--config", "FILE", CONFIGURATION, "YAML file with settings that override the recipe."),
+    of_configuration("--config FILE", "YAML file with settings that override the recipe."),
 ]
 Set = Annotated[
     list[str] | None,
-    option(
-        "--set",
-        "KEY=VALUE",
-        CONFIGURATION,
-        "Set one setting by its dotted path, such as model.width=32. Repeatable.",
+    of_configuration(
+        "--set KEY=VALUE", "Set one setting by its dotted path, such as model.width=32. Repeatable."
     ),
 ]
 Device = Annotated[
     str | None,
-    option("--device", "auto|cpu|cuda|mps", CONFIGURATION, "Device to compute on. Default: auto."),
+    of_configuration("--device auto|cpu|cuda|mps", "Device to compute on. Default: auto."),
 ]
-Seed = Annotated[
-    int | None,
-    option("--seed", "N", CONFIGURATION, "Random seed. Default: 1."),
-]
-Json = Annotated[
-    bool,
-    option("--json", None, OUTPUT, "Print one JSON document on stdout."),
-]
-Quiet = Annotated[
-    bool,
-    option("--quiet", None, OUTPUT, "Print no progress and no messages."),
-]
-Out = Annotated[
-    Path | None,
-    option("--out", "DIR", OUTPUT, "Folder for the files."),
-]
+Seed = Annotated[int | None, of_configuration("--seed N", "Random seed. Default: 1.")]
+Json = Annotated[bool, of_output("--json", "Print one JSON document on stdout.")]
+Quiet = Annotated[bool, of_output("--quiet", "Print no progress and no messages.")]
+Out = Annotated[Path | None, of_output("--out DIR", "Folder for the files.")]
 Run = Annotated[
     str | None,
     typer.Argument(
@@ -131,10 +110,8 @@ Run = Annotated[
 
 ValFraction = Annotated[
     float | None,
-    option(
-        "--val-fraction",
-        "X",
-        IMAGES,
+    of_images(
+        "--val-fraction X",
         "Hold out this fraction of the training images for validation. The test split is not used.",
     ),
 ]
