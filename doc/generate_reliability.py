@@ -24,12 +24,11 @@ TABLE = HERE.parent / "tests" / "faults" / "faults.yaml"
 NO_TEST, FAILS = "**no test**", "**fails**"
 HEAD = """# Reliability
 
-Written by `make reliability` from the outcome of the tests, not by hand. Each fault is injected by
-the tests that are named: real signals to real processes, a real full file system, real corrupt
-files, a real server on the local machine; where that is not possible, as with a rename that fails
-or a gradient that is infinite, one call is replaced. *Kept* means that `last.pt` and `best.pt`
-load, and are what they were before or newer. Numbers are exit codes (see
-[commands.md](commands.md)).
+`make reliability` writes this page from the outcome of the tests. The tests named in each row
+inject its fault: real signals to real processes, a real full file system, real corrupt files, a
+real server on the local machine. If that is not possible, as for an infinite gradient, one call is
+replaced. *Kept* means that `last.pt` and `best.pt` load, and are as before or newer. Numbers are
+exit codes (see [commands.md](commands.md)).
 
 Machine: {machine}, {cores} cores, Python {python}, torch {torch}.
 """
@@ -64,17 +63,17 @@ def lines(
     yield (
         f"`make soak`: one run of {soak['epochs']} epochs was killed {soak['kills']} times by "
         f"SIGKILL, {soak['during_a_save']} of them while a file was being written, and resumed "
-        f"each time; after the last kill it stood in epoch {soak['reached_by_the_last_kill'][0]}. "
-        f"Weights, optimiser, generators, LR trace and metrics at its end, against a run that was "
-        f"never killed: **{'bit-equal' if soak['equal'] else 'NOT equal'}**; each epoch stands "
-        f"once in `metrics.csv`: {'yes' if soak['each_epoch_once'] else 'NO'}. "
+        f"each time. The last kill was in epoch {soak['reached_by_the_last_kill'][0]}. "
+        f"Final weights, optimiser, RNG state, LR trace and metrics, compared with a run that was "
+        f"never killed: **{'bit-identical' if soak['equal'] else 'NOT identical'}**. Each epoch is "
+        f"in `metrics.csv` once: {'yes' if soak['each_epoch_once'] else 'NO'}. "
         f"{soak['seconds']:.0f} s in all.\n"
     )
     yield (
-        f"A run of two epochs was also broken at each of the {soak['calls']} calls by which it "
-        "makes, moves, syncs or removes a file, once by SIGKILL and once by a full disk, and "
-        f"resumed: {len(soak['faults_at_calls'])} faults; each resume goes on in the same "
-        "folder to bit-identical weights.\n"
+        f"A run of two epochs was also stopped at each of the {soak['calls']} calls that "
+        "create, move, sync or remove a file, once by SIGKILL and once by a full disk, and "
+        f"resumed: {len(soak['faults_at_calls'])} faults. Each run resumes in the same "
+        "folder, with bit-identical weights.\n"
     )
     yield "## Attacks\n"
     yield from fuzz_lines(fuzz)
@@ -105,11 +104,11 @@ def fuzz_lines(fuzz: dict[str, Any]) -> Iterator[str]:
     """Tables of counts by exit code."""
     yield (
         f"`make fuzz` (seed {fuzz['seed']}), all through the real command line: random settings "
-        "and arguments; randomly damaged files; checkpoints with a right seal and one entry "
+        "and arguments; randomly damaged files; checkpoints with a valid seal and one entry "
         "replaced; other content in the small files of a run; settings at and beyond their bounds; "
         "names of classes, files, runs and recipes with control characters, markup or bytes that "
         "are not UTF-8. Exit code 1, a traceback, more than one message, or a control character "
-        f"in the output would be a fault of the program: there were {fuzz['faults']}.\n"
+        f"in the output would be an internal error: there were {fuzz['faults']}.\n"
     )
     counts: dict[str, dict[str, int]]
     for part, counts in fuzz["parts"].items():

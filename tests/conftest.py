@@ -86,6 +86,7 @@ def isolated(
     """Each test gets its own cache folder, none of the caller's settings, and a fixed seed."""
     for variable in [name for name in os.environ if name.startswith("CIFAR_RESNET_")]:
         monkeypatch.delenv(variable)
+    monkeypatch.delenv("COLUMNS", raising=False)  # which pytest-xdist sets
     home = tmp_path_factory.mktemp("home")
     shared, own = shared_native(tmp_path_factory), home / "native"
     share_compiled_code(shared, own)

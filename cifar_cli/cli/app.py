@@ -109,7 +109,7 @@ def _drop_bad_variables() -> None:
     """Forget variables that libraries would read as numbers or commands, and that are not."""
     os.environ.pop("_CIFAR_RESNET_COMPLETE", None)  # the shell completion that is not offered
     for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
-        if not re.fullmatch("[0-9]{1,5}", os.environ.get(name, "0")):
+        if not re.fullmatch("[1-9][0-9]{1,4}", os.environ.get(name, "80")):
             del os.environ[name]
 
 

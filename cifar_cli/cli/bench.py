@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -58,23 +58,20 @@ def bench(
         raise ConfigError(f"Recipes {', '.join(names)}: each needs a file name of its own.")
 
     from cifar_cli.experiments.bench import bench as run_bench
-    from cifar_cli.output.bench_table import bench_report, bench_table
-    from cifar_cli.output.console import print_files, print_json, remarks, results
+    from cifar_cli.output.console import remarks, results, show
+    from cifar_cli.output.documents import bench_document
     from cifar_cli.output.figures.speed import accuracy_against_seconds
+    from cifar_cli.output.tables import bench_table
     from cifar_cli.storage import write_json
 
-    def tell(text: str) -> None:
+    def progress(text: str) -> None:
         if not quiet:
-            remarks().print(text, soft_wrap=True)
+            remarks().say(text)
 
-    found = run_bench(configs, runs, out, seed, tell)
-    report: dict[str, Any] = bench_report(found)
-    curves = {name: [run.curve for run in found if run.recipe == name] for name in names}
-    plot = accuracy_against_seconds(out / "accuracy_seconds.png", curves)
-    report["files"] = [str(out / "bench.json"), str(plot)]
-    write_json(out / "bench.json", report)
-    if json:
-        print_json(report)
-        return
-    results().print(bench_table(report))
-    print_files(report["files"])
+    done = run_bench(configs, runs, out, seed, progress)
+    files = [out / "bench.json", out / "accuracy_seconds.png"]
+    curves = {name: [run.curve for run in done if run.recipe == name] for name in names}
+    accuracy_against_seconds(files[1], curves)
+    document = bench_document(done, files)
+    write_json(files[0], document)
+    show(document, json, bench_table(document, results().width))

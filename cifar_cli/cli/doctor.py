@@ -38,17 +38,15 @@ def doctor(
     """
     settings = options.resolve(locals())
     from cifar_cli.doctor.checks import examine
-    from cifar_cli.output.console import Bars, print_json, results
-    from cifar_cli.output.doctor_table import doctor_table
+    from cifar_cli.output.console import show
     from cifar_cli.output.documents import check_document
+    from cifar_cli.output.progress import Bars
+    from cifar_cli.output.tables import doctor_table
 
     with Bars(quiet) as bars:
         checks = list(examine(settings, run_dir, bars.update))
+    show(check_document(checks), json, doctor_table(checks))
     failed = [check for check in checks if not check.ok]
-    if json:
-        print_json(check_document(checks))
-    else:
-        results().print(doctor_table(checks))
     if any(check.hangs for check in checks):
         # A thread that hangs cannot be ended but with the process.
         sys.stdout.flush()

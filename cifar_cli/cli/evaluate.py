@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cifar_cli.cli import options
+
+if TYPE_CHECKING:
+    from cifar_cli.analysis.evaluate import Evaluation
 
 Checkpoint = Annotated[
     str,
@@ -50,83 +54,61 @@ def evaluate(
 
     Writes a JSON file and two pictures to the run's eval/.
     """
-    from cifar_cli.analysis.evaluate import evaluate as evaluate_network
-    from cifar_cli.output.console import Bars, print_files, print_json, results, styled
+    given = locals()
+    from rich.text import Text
+
+    from cifar_cli.output.console import show, styled
+    from cifar_cli.output.documents import evaluation_document
     from cifar_cli.output.figures.matrix import class_accuracy, confusion
     from cifar_cli.output.tables import class_table
-    from cifar_cli.rundir import SCHEMA_VERSION
     from cifar_cli.storage import write_json
 
-    with Bars(quiet) as bars:
-        found = evaluate_network(
-            run,
-            checkpoint=checkpoint,
-            split=split,  # type: ignore[arg-type]  # checked there
-            tta=tta,  # type: ignore[arg-type]
-            data=data,
-            data_dir=str(data_dir) if data_dir else None,
-            device=device,
-            limit=limit_val,
-            skip_bad_images=skip_bad_images,
-            progress=bars.update,
-        )
-        bars.say(found.predictions.notes)
-    predictions = found.predictions
+    result = evaluate_with_progress(given)
+    predictions = result.predictions
+    title = f"{result.accuracy:.2%} of {result.num_images:,} images"
     folder = out or (predictions.run.subfolder("eval") if predictions.run else None)
-    report: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "accuracy": found.accuracy,
-        "interval": list(found.interval),
-        "loss": found.loss,
-        "correct": found.correct,
-        "num_images": found.num_images,
-        "per_class": [
-            {
-                "class": c.name,
-                "accuracy": c.accuracy,
-                "precision": c.precision,
-                "correct": c.correct,
-                "num_images": c.num_images,
-            }
-            for c in found.per_class
-        ],
-        "confusion": found.confusion,
-        "class_names": list(found.class_names),
-        "checkpoint": str(predictions.trained.path),
-        "split": split,
-        "tta": tta,
-        "seconds": predictions.seconds,
-        "files": [],
-    }
+    files = []
     if folder:
         stem = f"{split}_{Path(checkpoint).stem}" + ("" if tta == "none" else f"_{tta}")
-        title = f"{found.accuracy:.2%} of {found.num_images:,} images"
-        files = [
-            confusion(
-                folder / f"{stem}_confusion.png",
-                found.confusion,
-                found.class_names,
-                f"Confusion: {title}",
-            ),
-            class_accuracy(
-                folder / f"{stem}_classes.png",
-                found.class_names,
-                [c.accuracy for c in found.per_class],
-                f"Accuracy by class: {title}",
-            ),
-        ]
-        report["files"] = [str(f) for f in (*files, folder / f"{stem}.json")]
-        write_json(folder / f"{stem}.json", report)
-    if json:
-        print_json(report)
-        return
-    console = results()
-    console.print(class_table(found.per_class))
-    low, high = found.interval
-    console.print(
-        "Accuracy",
-        styled(f"{found.accuracy:.2%}"),
-        f"(95% interval {low:.2%} to {high:.2%}), "
-        f"{found.correct:,} of {found.num_images:,} images; loss {found.loss:.4f}",
+        files = [folder / f"{stem}{end}" for end in ("_confusion.png", "_classes.png", ".json")]
+        confusion(files[0], result.confusion, result.class_names, f"Confusion: {title}")
+        accuracies = [figures.accuracy for figures in result.per_class]
+        class_accuracy(files[1], result.class_names, accuracies, f"Accuracy by class: {title}")
+    document = evaluation_document(
+        result,
+        split=split,
+        tta=tta,
+        files=files,
     )
-    print_files(report["files"])
+    if folder:
+        write_json(files[-1], document)
+    low, high = result.interval
+    accuracy = Text.assemble(
+        "Accuracy ",
+        styled(f"{result.accuracy:.2%}"),
+        f" (95% interval {low:.2%} to {high:.2%}): {result.correct:,} of {result.num_images:,} "
+        f"images\nLoss {result.loss:.4f}",
+    )
+    show(document, json, class_table(result.per_class), accuracy)
+
+
+def evaluate_with_progress(given: Mapping[str, Any]) -> Evaluation:
+    """Evaluate for the options of `evaluate` or `misclassified`; show progress and notes."""
+    from cifar_cli.analysis.evaluate import evaluate
+    from cifar_cli.output.progress import Bars
+
+    with Bars(given["quiet"]) as bars:
+        evaluation = evaluate(
+            given["run"],
+            checkpoint=given["checkpoint"],
+            split=given["split"],
+            tta=given.get("tta", "none"),
+            data=given["data"],
+            data_dir=str(given["data_dir"]) if given["data_dir"] else None,
+            device=given["device"],
+            limit=given["limit_val"],
+            skip_bad_images=given["skip_bad_images"],
+            progress=bars.update,
+        )
+        bars.say(evaluation.predictions.notes)
+    return evaluation

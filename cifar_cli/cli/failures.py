@@ -69,7 +69,7 @@ def _of_system(error: OSError) -> tuple[str, int]:
 
 
 def _imported(error: BaseException) -> str:
-    """The package in whose import an exception was raised; empty where it was in none."""
+    """The package in whose import an exception was raised, or an empty string."""
     name = own = ""
     trace: TracebackType | None = error.__traceback__
     while trace:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cifar_cli.cli import options
+
+if TYPE_CHECKING:
+    from cifar_cli.config import Config
 
 
 def find_lr(
@@ -35,15 +39,14 @@ def find_lr(
 
     Writes lr_range.png, lr_range.csv and lr_range.json. Default folder: lr_range/.
     """
-    settings = options.resolve(locals())
-    folder = out or Path("lr_range")
-    import shlex
-
+    given = locals()
+    settings = options.resolve(given)
     from cifar_cli.data.sources.load import load_dataset
     from cifar_cli.data.splits import choose_splits
-    from cifar_cli.output.console import Bars, print_files, print_json, results
+    from cifar_cli.output.console import command_line, show
+    from cifar_cli.output.documents import lr_document
     from cifar_cli.output.figures.curves import lr_range
-    from cifar_cli.rundir import SCHEMA_VERSION
+    from cifar_cli.output.progress import Bars
     from cifar_cli.storage import write_csv, write_json
     from cifar_cli.training.lr_search import check_range, lr_range_test
     from cifar_cli.training.memory import fewer_images, memory_errors, smaller_batch
@@ -65,47 +68,39 @@ def find_lr(
             step_mode=step_mode,
             on_step=bars.update,
         )
-    picture = lr_range(
-        folder / "lr_range.png", curve.lrs, curve.losses, curve.suggestions, step_mode
-    )
+    folder = out or Path("lr_range")
+    files = [folder / f"lr_range{end}" for end in (".png", ".csv", ".json")]
+    lr_range(files[0], curve.lrs, curve.losses, curve.suggestions, step_mode)
     points = [{"lr": lr, "loss": x} for lr, x in zip(curve.lrs, curve.losses, strict=True)]
-    write_csv(folder / "lr_range.csv", ["lr", "loss"], points)
-    files = [picture, folder / "lr_range.csv", folder / "lr_range.json"]
-    report = {
-        "schema_version": SCHEMA_VERSION,
-        "suggestion": curve.suggestion,
-        "suggestions": curve.suggestions,
-        "num_points": len(curve.lrs),
-        "stopped_early": curve.stopped_early,
-        "files": [str(file) for file in files],
-    }
-    write_json(files[-1], report)
-    if json:
-        print_json(report)
-        return
+    write_csv(files[1], ["lr", "loss"], points)
+    document = lr_document(curve, files)
+    write_json(files[2], document)
     how = "stopped early because the loss diverged" if curve.stopped_early else "the whole range"
-    console = results()
-    console.print(f"{len(curve.lrs)} steps, {how}. Suggested learning rates:")
-    for name, lr in curve.suggestions.items():
-        chosen = "  ← the suggestion" if lr == curve.suggestion and name == "steepest" else ""
-        console.print(f"  {name:<11} {lr:.3e}{chosen}")
-    sets = list(set_ or [])
-    if settings.optim.name == "muon":  # whose other rates rose with this one
-        factor = curve.suggestion / float(settings.optim.max_lr)
-        rates = {"bias_lr": settings.optim.bias_lr, "head_lr": settings.optim.head_lr}
+    chosen = {"steepest": "  ← the suggestion"}
+    command = train_command(given, settings, curve.suggestion)
+    show(
+        document,
+        json,
+        f"{len(curve.lrs)} steps, {how}. Suggested learning rates:",
+        *(f"  {name:<11} {lr:.3e}{chosen.get(name, '')}" for name, lr in curve.suggestions.items()),
+        command_line("Train with it", command),
+    )
+
+
+def train_command(given: Mapping[str, Any], config: Config, max_lr: float) -> list[str]:
+    """The command that trains with the options of `find-lr` and the learning rate it suggests."""
+    sets = list(given["set_"] or [])
+    if config.optim.name == "muon":  # whose other rates rose with this one
+        factor = max_lr / float(config.optim.max_lr)
+        rates = {"bias_lr": config.optim.bias_lr, "head_lr": config.optim.head_lr}
         sets += [f"optim.{name}={factor * rate:.3g}" for name, rate in rates.items()]
-    given = {
-        "--recipe": recipe if recipe != "baseline" else None,
-        "--config": config,
-        "--data": data,
-        "--data-dir": data_dir,
-        "--limit-train": limit_train,
-        "--device": device,
-        "--seed": seed,
-        "--max-lr": f"{curve.suggestion:.3g}",
-    }
-    command = ["cifar-resnet", "train", *(["--skip-bad-images"] if skip_bad_images else [])]
-    command += [str(part) for pair in given.items() if pair[1] is not None for part in pair]
-    command += [part for setting in sets for part in ("--set", setting)]
-    console.print(f"Train with it: {shlex.join(command)}", soft_wrap=True)
-    print_files(files)
+    values = {**given, "max_lr": f"{max_lr:.3g}"}
+    if given["recipe"] == "baseline":
+        values["recipe"] = None
+    command = ["cifar-resnet", "train"]
+    if given["skip_bad_images"]:
+        command.append("--skip-bad-images")
+    for name in ("recipe", "config", "data", "data_dir", "limit_train", "device", "seed", "max_lr"):
+        if values[name] is not None:
+            command += [f"--{name.replace('_', '-')}", str(values[name])]
+    return command + [part for setting in sets for part in ("--set", setting)]

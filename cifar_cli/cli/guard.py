@@ -1,7 +1,7 @@
-"""A process that stands before the program where memory is limited, and tells how it ended.
+"""A parent process for the program if memory is limited, which reports how the program ended.
 
-Libraries of compiled code end the whole process where they get no memory: by exit code 1, by
-SIGABRT or SIGSEGV, and none of it can be caught. So if memory is limited, the program continues in
+Compiled libraries end the whole process if they get no memory: with exit code 1, SIGABRT or
+SIGSEGV. None of these can be caught. So if memory is limited, the program continues in
 a child process, and the first process waits for it.
 """
 
@@ -23,12 +23,12 @@ _LIBRARIES_SIGNALS = [
 ]
 
 
-def guarded(program: Callable[[], int], tell: Callable[[], int]) -> int:
-    """Run the program, in a child where memory is limited (Linux); its exit code.
+def guarded(program: Callable[[], int], report: Callable[[], int]) -> int:
+    """Run the program and return its exit code; in a child process if memory is limited (Linux).
 
     Args:
         program: Returns the exit code, unless a library ends the process.
-        tell: Says that memory ran out, and returns the exit code of that.
+        report: Says that memory ran out, and returns the exit code of that.
     """
     if not _is_limited():
         return program()
@@ -53,7 +53,7 @@ def guarded(program: Callable[[], int], tell: Callable[[], int]) -> int:
     os.close(theirs)
     code = _exit_code(child, heard)
     if not os.read(ours, 1) and (code in _LIBRARIES_CODES or -code in _LIBRARIES_SIGNALS):
-        return tell()
+        return report()
     return code if code >= 0 else 128 - code
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from cifar_cli.cli import options
-from cifar_cli.cli.evaluate import Checkpoint, Split
+from cifar_cli.cli.evaluate import Checkpoint, Split, evaluate_with_progress
 
 GALLERY_AT_MOST = 100
 
@@ -40,66 +40,33 @@ def misclassified(
 
     Writes gallery.png and misclassified.csv to the run's misclassified/.
     """
-    from cifar_cli.analysis.evaluate import evaluate
+    given = locals()
     from cifar_cli.analysis.mistakes import find_mistakes
-    from cifar_cli.output.console import Bars, print_files, print_json, results
+    from cifar_cli.output.console import show
+    from cifar_cli.output.documents import mistake_document
     from cifar_cli.output.figures.images import Caption, mistake_gallery
     from cifar_cli.output.tables import mistake_table
-    from cifar_cli.rundir import SCHEMA_VERSION
     from cifar_cli.storage import write_csv
 
-    with Bars(quiet) as bars:
-        evaluation = evaluate(
-            run,
-            checkpoint=checkpoint,
-            split=split,  # type: ignore[arg-type]  # checked there
-            data=data,
-            data_dir=str(data_dir) if data_dir else None,
-            device=device,
-            limit=limit_val,
-            skip_bad_images=skip_bad_images,
-            progress=bars.update,
-        )
-        found = evaluation.predictions
-        bars.say(found.notes)
-    names = found.trained.class_names
-    mistakes = find_mistakes(found.logits, found.images.labels, found.images.indices, sort)
-    shown = mistakes[:n]
-    rows = [
-        {
-            "index": m.index,
-            "true": names[m.true],
-            "predicted": names[m.predicted],
-            "confidence": m.confidence,
-            "loss": m.loss,
-        }
-        for m in shown
-    ]
-    folder = out or (found.run.subfolder("misclassified") if found.run else Path("misclassified"))
-    drawn = shown[:GALLERY_AT_MOST]
-    order = {"loss": "highest loss first", "confidence": "most confident first"}
-    gallery = mistake_gallery(
-        folder / "gallery.png",
-        found.images.images[[m.row for m in drawn]].numpy(),
-        [Caption(names[m.true], names[m.predicted], m.confidence) for m in drawn],
-        f"{len(mistakes):,} of {len(found.images):,} images misclassified; "
-        f"{len(drawn)} shown, {order.get(sort, 'in order')}",
+    predictions = evaluate_with_progress(given).predictions
+    images, names = predictions.images, predictions.trained.class_names
+    mistakes = find_mistakes(predictions.logits, images.labels, images.indices, sort)
+    folder = out or (
+        predictions.run.subfolder("misclassified") if predictions.run else Path("misclassified")
     )
-    table = folder / "misclassified.csv"
-    write_csv(table, ["index", "true", "predicted", "confidence", "loss"], rows)
-    if json:
-        print_json(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "count": len(shown),
-                "total": len(mistakes),
-                "num_images": len(found.images),
-                "images": rows,
-                "files": [str(gallery), str(table)],
-            }
-        )
-        return
-    console = results()
-    console.print(mistake_table(rows))
-    console.print(f"{len(mistakes):,} of {len(found.images):,} images are misclassified.")
-    print_files([gallery, table])
+    files = [folder / "gallery.png", folder / "misclassified.csv"]
+    document = mistake_document(
+        mistakes[:n], names, total=len(mistakes), num_images=len(images), files=files
+    )
+    drawn = mistakes[: min(n, GALLERY_AT_MOST)]
+    order = {"loss": "highest loss first", "confidence": "most confident first"}
+    share = f"{len(mistakes):,} of {len(images):,} images"
+    mistake_gallery(
+        files[0],
+        images.images[[m.row for m in drawn]].numpy(),
+        [Caption(names[m.true], names[m.predicted], m.confidence) for m in drawn],
+        f"{share} misclassified; {len(drawn)} shown, {order.get(sort, 'in order')}",
+    )
+    rows = document["images"]
+    write_csv(files[1], ["index", "true", "predicted", "confidence", "loss"], rows)
+    show(document, json, mistake_table(rows), f"{share} are misclassified.")

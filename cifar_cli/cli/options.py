@@ -1,8 +1,8 @@
-"""Options that several commands share, and the one way from them to a `Config`."""
+"""Options that several commands share, and the one table from options to settings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,131 +13,91 @@ if TYPE_CHECKING:
 
 IMAGES, CONFIGURATION, OUTPUT = "Images", "Configuration", "Output"
 
+
+def option_maker(panel: str) -> Callable[[str, str], Any]:
+    """A function from `--name METAVAR` and a text to an option, under a heading of the help."""
+
+    def make(declaration: str, text: str) -> Any:
+        name, _, metavar = declaration.partition(" ")
+        return typer.Option(name, metavar=metavar or None, help=text, rich_help_panel=panel)
+
+    return make
+
+
+of_images, of_configuration, of_output = map(option_maker, (IMAGES, CONFIGURATION, OUTPUT))
+
 Data = Annotated[
     str | None,
-    typer.Option(
-        "--data",
-        metavar="NAME|PATH",
-        help="cifar10, shapes (built in, needs no network), a folder with train/ and test/ class "
-        "folders, or the original archive or its folder. Default: CIFAR_RESNET_DATA, else what "
-        "the recipe names, else cifar10.",
-        rich_help_panel=IMAGES,
+    of_images(
+        "--data NAME|PATH",
+        "cifar10, shapes (built in, needs no network), a folder with train/ and test/ class "
+        "folders, or the original archive or its folder. Default: CIFAR_RESNET_DATA, else "
+        "what the recipe names, else cifar10.",
     ),
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(
-        "--data-dir",
-        metavar="DIR",
-        help="Folder for downloads and caches. Default: CIFAR_RESNET_HOME, else the platform's "
+    of_images(
+        "--data-dir DIR",
+        "Folder for downloads and caches. Default: CIFAR_RESNET_HOME, else the platform's "
         "cache folder.",
-        rich_help_panel=IMAGES,
     ),
 ]
 RunData = Annotated[
     str | None,
-    typer.Option(
-        "--data",
-        metavar="NAME|PATH",
-        help="Other images of the same classes. Default: those that the run was trained with.",
-        rich_help_panel=IMAGES,
+    of_images(
+        "--data NAME|PATH",
+        "Other images of the same classes. Default: those that the run was trained with.",
     ),
 ]
 LimitTrain = Annotated[
     int | None,
-    typer.Option(
-        "--limit-train",
-        metavar="N",
-        help="Train on a random, class-balanced subset of N images.",
-        rich_help_panel=IMAGES,
-    ),
+    of_images("--limit-train N", "Train on a random, class-balanced subset of N images."),
 ]
 LimitVal = Annotated[
     int | None,
-    typer.Option(
-        "--limit-val",
-        metavar="N",
-        help="Validate on a random, class-balanced subset of N images.",
-        rich_help_panel=IMAGES,
-    ),
+    of_images("--limit-val N", "Validate on a random, class-balanced subset of N images."),
 ]
 SkipBadImages = Annotated[
     bool,
-    typer.Option(
+    of_images(
         "--skip-bad-images",
-        help="Skip unreadable image files in class folders; train lists them in the run's "
+        "Skip unreadable image files in class folders; train lists them in the run's "
         "skipped_images.csv.",
-        rich_help_panel=IMAGES,
     ),
 ]
 Recipe = Annotated[
     str,
-    typer.Option(
-        "--recipe",
-        metavar="NAME|FILE",
-        help="A built-in recipe (see: cifar-resnet recipes list) or a YAML file.",
-        rich_help_panel=CONFIGURATION,
+    of_configuration(
+        "--recipe NAME|FILE", "A built-in recipe (see: cifar-resnet recipes list) or a YAML file."
     ),
 ]
 TrainRecipe = Annotated[
     str | None,
-    typer.Option(
-        "--recipe",
-        metavar="NAME|FILE",
-        help="A built-in recipe (see: cifar-resnet recipes list) or a YAML file. Default: "
+    of_configuration(
+        "--recipe NAME|FILE",
+        "A built-in recipe (see: cifar-resnet recipes list) or a YAML file. Default: "
         "baseline, or with --resume the run's own settings.",
-        rich_help_panel=CONFIGURATION,
-        show_default=False,
     ),
 ]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="YAML file with settings that override the recipe.",
-        rich_help_panel=CONFIGURATION,
-    ),
+    of_configuration("--config FILE", "YAML file with settings that override the recipe."),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Set one setting by its dotted path, such as model.width=32. Repeatable.",
-        rich_help_panel=CONFIGURATION,
+    of_configuration(
+        "--set KEY=VALUE", "Set one setting by its dotted path, such as model.width=32. Repeatable."
     ),
 ]
 Device = Annotated[
     str | None,
-    typer.Option(
-        "--device",
-        metavar="auto|cpu|cuda|mps",
-        help="Device to compute on. Default: auto.",
-        rich_help_panel=CONFIGURATION,
-    ),
+    of_configuration("--device auto|cpu|cuda|mps", "Device to compute on. Default: auto."),
 ]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        "--seed",
-        metavar="N",
-        help="Random seed. Default: 1.",
-        rich_help_panel=CONFIGURATION,
-    ),
-]
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="Print one JSON document on stdout.", rich_help_panel=OUTPUT),
-]
-Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", help="Print no progress and no messages.", rich_help_panel=OUTPUT),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option("--out", metavar="DIR", help="Folder for the files.", rich_help_panel=OUTPUT),
-]
+Seed = Annotated[int | None, of_configuration("--seed N", "Random seed. Default: 1.")]
+Json = Annotated[bool, of_output("--json", "Print one JSON document on stdout.")]
+Quiet = Annotated[bool, of_output("--quiet", "Print no progress and no messages.")]
+Out = Annotated[Path | None, of_output("--out DIR", "Folder for the files.")]
 Run = Annotated[
     str | None,
     typer.Argument(
@@ -150,12 +110,9 @@ Run = Annotated[
 
 ValFraction = Annotated[
     float | None,
-    typer.Option(
-        "--val-fraction",
-        metavar="X",
-        help="Hold out this fraction of the training images for validation. The test split "
-        "is not used.",
-        rich_help_panel=IMAGES,
+    of_images(
+        "--val-fraction X",
+        "Hold out this fraction of the training images for validation. The test split is not used.",
     ),
 ]
 
@@ -191,7 +148,7 @@ def resolve(
     Args:
         given: Parameters by name: those in `KEYS`, `recipe`, `config` and `set_`. None and False
             mean that an option was not given.
-        recipe: In the place of the one that was given.
+        recipe: Used instead of the one that was given.
         use_environment: Whether environment variables count.
     """
     from cifar_cli.config import load_config

@@ -28,7 +28,8 @@ def plot(
     Default folder: the run's plots/; for several runs comparison/.
     """
     from cifar_cli.errors import CheckpointError
-    from cifar_cli.output.console import print_files
+    from cifar_cli.output.console import show
+    from cifar_cli.output.documents import file_document
     from cifar_cli.output.figures.curves import (
         RunCurves,
         learning_rates,
@@ -50,4 +51,4 @@ def plot(
     if all(curve.steps for curve in curves):
         files.append(learning_rates(folder / "learning_rate.png", curves))
         files.append(step_losses(folder / "step_loss.png", curves))
-    print_files(files, json)
+    show(file_document(files), json)

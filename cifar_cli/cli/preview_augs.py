@@ -46,8 +46,10 @@ def preview_augs(
 
     from cifar_cli.data.preview import preview
     from cifar_cli.data.sources.load import load_dataset
-    from cifar_cli.output.console import Bars, print_files
+    from cifar_cli.output.console import show
+    from cifar_cli.output.documents import file_document
     from cifar_cli.output.figures.images import augmentation_grid, sample_grid
+    from cifar_cli.output.progress import Bars
     from cifar_cli.storage import atomic_file
 
     with Bars(quiet) as bars:
@@ -76,4 +78,4 @@ def preview_augs(
     ]
     with atomic_file(exact) as file:
         Image.fromarray(seen.trained_on[0].numpy()).save(file, format="png")
-    print_files(files, json)
+    show(file_document(files), json)

@@ -20,29 +20,14 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A built-in recipe.")]
 def list_recipes(json: options.Json = False) -> None:
     """List the built-in recipes."""
     from cifar_cli.config import load_config, recipe_names, recipe_text
-    from cifar_cli.output.console import print_json, results
+    from cifar_cli.output.console import results, show
+    from cifar_cli.output.documents import recipe_document
     from cifar_cli.output.tables import recipe_table
-    from cifar_cli.rundir import SCHEMA_VERSION
 
-    rows = []
-    for name in recipe_names():
-        config = load_config(name, env={})
-        model = config.model
-        rows.append(
-            {
-                "name": name,
-                "epochs": config.train.epochs,
-                "batch_size": config.train.batch_size,
-                "widths": list(model.widths) if model.name == "speed_resnet" else [model.width],
-                "augment": config.augment.form,
-                "data": config.data.source,
-                "about": recipe_text(name).splitlines()[0].removeprefix("# "),
-            }
-        )
-    if json:
-        print_json({"schema_version": SCHEMA_VERSION, "recipes": rows})
-    else:
-        results().print(recipe_table(rows))
+    configs = {name: load_config(name, env={}) for name in recipe_names()}
+    headers = {name: recipe_text(name).partition("\n")[0] for name in configs}
+    document = recipe_document(configs, headers)
+    show(document, json, recipe_table(document["recipes"], results().width))
 
 
 @app.command("show")
@@ -81,27 +66,10 @@ def explain_setting(
     json: options.Json = False,
 ) -> None:
     """Explain a setting or a section: meaning, values, default, and which modules read it."""
-    from dataclasses import asdict
-
     from cifar_cli.config.explain import explain
-    from cifar_cli.config.loading import variable
-    from cifar_cli.config.settings import TAGS
-    from cifar_cli.output.console import print_json, results, styled
-    from cifar_cli.rundir import SCHEMA_VERSION
+    from cifar_cli.output.console import show
+    from cifar_cli.output.documents import setting_document
+    from cifar_cli.output.tables import setting_lines
 
-    entries = explain(key)
-    if json:
-        settings = [asdict(entry) | {"variable": variable(entry.key)} for entry in entries]
-        print_json({"schema_version": SCHEMA_VERSION, "settings": settings})
-        return
-    console = results()
-    for entry in entries:
-        console.print(styled(entry.key))
-        console.print(f"  {entry.meaning}")
-        console.print(f"  values       {entry.values}")
-        console.print(f"  default      {entry.default!r}")
-        if entry.belongs_to:
-            section = entry.key.partition(".")[0]
-            console.print(f"  belongs to   {section}.{TAGS[section]} {', '.join(entry.belongs_to)}")
-        console.print(f"  read by      {', '.join(entry.read_by)}")
-        console.print(f"  environment  {variable(entry.key)}")
+    document = setting_document(explain(key))
+    show(document, json, *(line for entry in document["settings"] for line in setting_lines(entry)))

@@ -31,16 +31,12 @@ def summary(
     from cifar_cli.data.sources.load import count_classes
     from cifar_cli.models import build_model
     from cifar_cli.models.summary import summarise
-    from cifar_cli.output.console import print_json, results
+    from cifar_cli.output.console import results, show
     from cifar_cli.output.documents import layer_document
     from cifar_cli.output.layer_table import layer_table, layer_totals
 
     size, classes = settings.data.image_size, count_classes(settings.data)
     model = build_model(settings.model, classes, size, eval_size=settings.eval_size)
     counted = summarise(model, size, depth)
-    if json:
-        print_json(layer_document(counted))
-        return
-    console = results()
-    console.print(layer_table(counted, console.width))
-    console.print(layer_totals(counted))
+    table = layer_table(counted, results().width)
+    show(layer_document(counted), json, table, layer_totals(counted))

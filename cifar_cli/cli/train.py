@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from cifar_cli.cli import options, train_options
-from cifar_cli.errors import ConfigError
+from cifar_cli.errors import ConfigError, DivergedError
 
 
 def train(
@@ -23,6 +23,7 @@ def train(
     name: train_options.RunName = None,
     resume: train_options.Resume = False,
     allow_changes: train_options.AllowChanges = False,
+    strict: train_options.Strict = False,
     data: options.Data = None,
     data_dir: options.DataDir = None,
     limit_train: options.LimitTrain = None,
@@ -42,29 +43,25 @@ def train(
     """
     given = locals()
     if run_dir is not None and name is not None:
-        raise ConfigError("--run-dir and --name both say where the run lies: give one of them.")
+        raise ConfigError("--run-dir and --name both name the run directory. Give one of them.")
     if resume and run_dir is None and name is None:
         run_dir = _newest()
     if allow_changes and not resume:
         raise ConfigError("--allow-changes: it only means something with --resume.")
     with ExitStack() as stack:
         opened = None
-        if resume:  # to have the run's own settings, all of torch is loaded first
+        if resume:  # the run's own settings are in its checkpoint, which only torch can read
             from cifar_cli.training.opening import open_run
 
             opened = stack.enter_context(open_run(run_dir, name, resume))
         own = opened.own_settings() if opened and recipe is None else None
         settings = options.resolve(given, own or recipe or "baseline", use_environment=own is None)
 
-        from cifar_cli.output.console import (
-            TrainDisplay,
-            counted,
-            duration,
-            print_json,
-            results,
-            styled,
-        )
+        from rich.text import Text
+
+        from cifar_cli.output.console import counted, duration, results, show, styled
         from cifar_cli.output.documents import training_document
+        from cifar_cli.output.progress import TrainDisplay
         from cifar_cli.output.tables import epoch_table
         from cifar_cli.training.opening import open_run
         from cifar_cli.training.run import train_in
@@ -72,17 +69,24 @@ def train(
         opened = opened or stack.enter_context(open_run(run_dir, name))
         with TrainDisplay(settings, quiet=quiet) as display:
             result = train_in(opened, settings, allow_changes, display)
-    if json:
-        print_json(training_document(result))
-        return
-    console = results()
-    console.print(epoch_table(result.history))
-    console.print(
-        "Validation accuracy",
+    accuracy = Text.assemble(
+        "Validation accuracy ",
         styled(f"{result.val_accuracy:.2%}"),
-        f"after {counted(result.epochs_completed, 'epoch')} in {duration(result.seconds)}.",
+        f" after {counted(result.epochs_completed, 'epoch')} in {duration(result.seconds)}.",
     )
-    console.print(f"Run directory: {result.run_dir}", soft_wrap=True)
+    show(
+        training_document(result),
+        json,
+        epoch_table(result.history, results().width),
+        accuracy,
+        f"Run directory: {result.run_dir}",
+    )
+    if strict and result.warnings:
+        keys = ", ".join(sign.key for sign in result.warnings)
+        raise DivergedError(
+            f"--strict: this training has {counted(len(result.warnings), 'warning')} ({keys}).",
+            "The run is complete and saved. See the warnings above, or result.json.",
+        )
 
 
 def _newest() -> Path | None:

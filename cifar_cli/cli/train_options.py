@@ -5,101 +5,66 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from cifar_cli.cli.options import option_maker
 
-TRAINING, RUN = "Training", "Run"
+of_training, of_run = option_maker("Training"), option_maker("Run")
 
-Epochs = Annotated[
-    int | None,
-    typer.Option("--epochs", metavar="N", help="Number of epochs.", rich_help_panel=TRAINING),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option("--batch-size", metavar="N", help="Batch size.", rich_help_panel=TRAINING),
-]
+Epochs = Annotated[int | None, of_training("--epochs N", "Number of epochs.")]
+BatchSize = Annotated[int | None, of_training("--batch-size N", "Batch size.")]
 MaxLr = Annotated[
     str | None,
-    typer.Option(
-        "--max-lr",
-        metavar="X|auto",
-        help="Peak learning rate. auto (Adam): run the LR range test first and take its "
-        "suggestion.",
-        rich_help_panel=TRAINING,
+    of_training(
+        "--max-lr X|auto",
+        "Peak learning rate. auto (Adam): run the LR range test first and take its suggestion.",
     ),
 ]
 DivFactor = Annotated[
     float | None,
-    typer.Option(
-        "--div-factor",
-        metavar="X",
-        help="First learning rate = max-lr / X (schedule one_cycle).",
-        rich_help_panel=TRAINING,
-    ),
+    of_training("--div-factor X", "First learning rate = max-lr / X (schedule one_cycle)."),
 ]
 FinalDivFactor = Annotated[
     float | None,
-    typer.Option(
-        "--final-div-factor",
-        metavar="X",
-        help="Last learning rate = first learning rate / X (schedule one_cycle).",
-        rich_help_panel=TRAINING,
+    of_training(
+        "--final-div-factor X", "Last learning rate = first learning rate / X (schedule one_cycle)."
     ),
 ]
 PctStart = Annotated[
     float | None,
-    typer.Option(
-        "--pct-start",
-        metavar="X",
-        help="Fraction of all steps in which the learning rate rises (schedule one_cycle).",
-        rich_help_panel=TRAINING,
+    of_training(
+        "--pct-start X",
+        "Fraction of all steps in which the learning rate rises (schedule one_cycle).",
     ),
 ]
 WeightDecay = Annotated[
     float | None,
-    typer.Option(
-        "--weight-decay",
-        metavar="X",
-        help="L2 penalty of Adam; with Muon, decay of biases and the last layer.",
-        rich_help_panel=TRAINING,
+    of_training(
+        "--weight-decay X", "L2 penalty of Adam; with Muon, decay of biases and the last layer."
     ),
 ]
 Dropout = Annotated[
-    float | None,
-    typer.Option(
-        "--dropout",
-        metavar="X",
-        help="Dropout probability in all layers of custom_resnet.",
-        rich_help_panel=TRAINING,
-    ),
+    float | None, of_training("--dropout X", "Dropout probability in all layers of custom_resnet.")
 ]
 RunDirectory = Annotated[
-    Path | None,
-    typer.Option(
-        "--run-dir",
-        metavar="DIR",
-        help="The run directory. Default: runs/ and the date and time.",
-        rich_help_panel=RUN,
-    ),
+    Path | None, of_run("--run-dir DIR", "The run directory. Default: runs/ and the date and time.")
 ]
-RunName = Annotated[
-    str | None,
-    typer.Option("--name", metavar="NAME", help="The run's name under runs/.", rich_help_panel=RUN),
-]
+RunName = Annotated[str | None, of_run("--name NAME", "The run's name under runs/.")]
 Resume = Annotated[
     bool,
-    typer.Option(
+    of_run(
         "--resume",
-        help="Resume the run in --run-dir or --name, or the newest run. Start a new run if "
-        "there is none.",
-        rich_help_panel=RUN,
+        "Resume the run in --run-dir or --name, or the newest run. Start a new run if there "
+        "is none.",
     ),
 ]
 AllowChanges = Annotated[
     bool,
-    typer.Option(
+    of_run(
         "--allow-changes",
-        help="Let --resume use other settings or images than before. Refused if validation "
-        "images could have been trained on.",
-        rich_help_panel=RUN,
+        "Let --resume use other settings or images than before. Refused if validation images "
+        "could have been trained on.",
     ),
+]
+Strict = Annotated[
+    bool,
+    of_run("--strict", "Exit with code 5 if there was a warning about the training or its data."),
 ]

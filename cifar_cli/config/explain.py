@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import functools
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from itertools import pairwise
 from typing import Any
 
+from cifar_cli.config import schema
 from cifar_cli.config.migration import ALL_DROPPED
 from cifar_cli.config.schema import Config, Section
 from cifar_cli.config.settings import SECTIONS, SETTINGS, TAGS, variants
@@ -72,12 +77,34 @@ def _entries(key: str, readers: tuple[str, ...]) -> list[Explanation]:
         field = cls.model_fields[name]
         values = _in_words(cls.model_json_schema()["properties"][name])
         default = json.dumps(field.default)
-        same = (" ".join(str(field.description).split()), values, default)
+        same = (_meaning(cls, name), values, default)
         found.setdefault(same, []).append(variant)
     return [
         Explanation(key, meaning, values, json.loads(default), tuple(filter(None, names)), readers)
         for (meaning, values, default), names in found.items()
     ]
+
+
+def _meaning(cls: type[Section], name: str) -> str:
+    """The docstring of a setting as one line; of a class or the first of its bases."""
+    texts = (_docstrings().get((base.__name__, name)) for base in cls.__mro__)
+    return " ".join(next(filter(None, texts)).split())
+
+
+@functools.cache
+def _docstrings() -> dict[tuple[str, str], str]:
+    """The texts below the fields of the schema's classes, by names of class and field."""
+    found = {}
+    statements = ast.parse(inspect.getsource(schema)).body
+    for cls in (cls for cls in statements if isinstance(cls, ast.ClassDef)):
+        for field, below in pairwise(cls.body):
+            match field, below:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    found[cls.name, name] = text
+    return found
 
 
 def _in_words(schema: dict[str, Any]) -> str:

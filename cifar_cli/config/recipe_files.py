@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from importlib import resources
@@ -67,11 +68,16 @@ def recipe_trees(recipe: str | os.PathLike[str] | Mapping[str, Any]) -> list[dic
         name = parent
 
 
+@functools.cache
+def _built_in(name: str) -> Any:
+    """A built-in recipe's settings, not to be changed. Most are read for others too."""
+    return parse_yaml(recipe_text(name), f"recipe {name!r}")
+
+
 def _read(name: str, folder: Path) -> tuple[dict[str, Any], str, Path]:
     """A recipe's settings, what to call it, and where paths in it start."""
     if name in recipe_names():
-        text = recipe_text(name)
-        return mapping(parse_yaml(text, f"recipe {name!r}"), name), name, folder
+        return mapping(_built_in(name), name), name, folder
     path = folder / Path(name).expanduser()
     if name.endswith((".yaml", ".yml")) or os.sep in name or path.is_file():
         return read_file(path), str(path.resolve()), path.parent

@@ -28,9 +28,8 @@ Channels = Annotated[int, Field(ge=1, le=2048)]
 class Section(BaseModel):
     """Base of all sections: frozen, unknown keys refused, NaN and infinity refused."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    # pydantic could read the docstrings of settings too, but would do so at each start.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataConfig(Section):

@@ -2,44 +2,168 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_cli.rundir import SCHEMA_VERSION
 
-if TYPE_CHECKING:  # doctor prints its report also where torch does not load
+if TYPE_CHECKING:  # most commands need no torch to print what they found
+    from cifar_cli.analysis.evaluate import Evaluation
+    from cifar_cli.analysis.mistakes import Mistake
+    from cifar_cli.config import Config, ModelConfig
+    from cifar_cli.config.explain import Explanation
     from cifar_cli.doctor.checks import Check
+    from cifar_cli.experiments.bench import BenchRun
     from cifar_cli.models.summary import ModelSummary
+    from cifar_cli.training.lr_search import LrCurve
     from cifar_cli.training.result import TrainResult
 
+Document = dict[str, Any]
+BENCH_FIGURES = (
+    "accuracy", "accuracy_six_views", "train_seconds", "process_seconds", "evaluate_seconds",
+    "cpu_seconds", "peak_bytes", "train_flops",
+)  # fmt: skip
 
-def training_document(result: TrainResult) -> dict[str, Any]:
+
+def training_document(result: TrainResult) -> Document:
     """What `train --json` prints."""
-    keys = (
-        "epochs_completed", "val_accuracy", "val_loss", "best_val_accuracy", "train_seconds",
-        "seconds",
-    )  # fmt: skip
-    figures = {key: getattr(result, key) for key in keys}
-    return {"schema_version": SCHEMA_VERSION, "run_dir": str(result.run_dir), **figures}
+    keys = ("epochs_completed", "val_accuracy", "val_loss", "best_val_accuracy", "train_seconds",
+            "seconds")  # fmt: skip
+    warnings = [sign._asdict() for sign in result.warnings]
+    return _document(run_dir=str(result.run_dir), **_values(result, keys), warnings=warnings)
 
 
-def layer_document(counted: ModelSummary) -> dict[str, Any]:
+def layer_document(summary: ModelSummary) -> Document:
     """What `summary --json` prints."""
     keys = ("total_params", "trainable_params", "total_mult_adds", "performed_mult_adds")
-    totals = {key: getattr(counted, key) for key in keys}
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "layers": [asdict(row) for row in counted.rows],
-        **totals,
-    }
+    return _document(layers=[asdict(row) for row in summary.rows], **_values(summary, keys))
 
 
-def check_document(checks: Sequence[Check]) -> dict[str, Any]:
+def check_document(checks: Sequence[Check]) -> Document:
     """What `doctor --json` prints."""
     keys = ("name", "ok", "detail", "remedy")
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "ok": all(check.ok for check in checks),
-        "checks": [{key: getattr(check, key) for key in keys} for check in checks],
+    is_ok = all(check.ok for check in checks)
+    return _document(ok=is_ok, checks=[_values(check, keys) for check in checks])
+
+
+def evaluation_document(
+    evaluation: Evaluation,
+    *,
+    split: str,
+    tta: str,
+    files: Iterable[Path],
+) -> Document:
+    """What `evaluate --json` prints."""
+    keys = ("accuracy", "precision", "f1", "correct", "num_images", "num_predicted")
+    predictions = evaluation.predictions
+    return _document(
+        accuracy=evaluation.accuracy,
+        interval=list(evaluation.interval),
+        **_values(evaluation, ("loss", "correct", "num_images")),
+        per_class=[{"class": c.name, **_values(c, keys)} for c in evaluation.per_class],
+        confusion=evaluation.confusion,
+        class_names=list(evaluation.class_names),
+        **_values(evaluation, ("balanced_accuracy", "macro_f1", "top5_accuracy")),
+        confused=[asdict(pair) for pair in evaluation.confused],
+        checkpoint=str(predictions.trained.path),
+        split=split,
+        tta=tta,
+        seconds=predictions.seconds,
+        files=_paths(files),
+    )
+
+
+def mistake_document(
+    shown: Sequence[Mistake],
+    class_names: Sequence[str],
+    *,
+    total: int,
+    num_images: int,
+    files: Iterable[Path],
+) -> Document:
+    """What `misclassified --json` prints: the mistakes shown, of `total` in `num_images` images."""
+    images = [
+        {
+            "index": mistake.index,
+            "true": class_names[mistake.true],
+            "predicted": class_names[mistake.predicted],
+            "confidence": mistake.confidence,
+            "loss": mistake.loss,
+        }
+        for mistake in shown
+    ]
+    counts = {"count": len(shown), "total": total, "num_images": num_images}
+    return _document(**counts, images=images, files=_paths(files))
+
+
+def lr_document(curve: LrCurve, files: Iterable[Path]) -> Document:
+    """What `find-lr --json` prints."""
+    return _document(
+        suggestion=curve.suggestion,
+        suggestions=curve.suggestions,
+        num_points=len(curve.lrs),
+        stopped_early=curve.stopped_early,
+        files=_paths(files),
+    )
+
+
+def bench_document(runs: Sequence[BenchRun], files: Iterable[Path]) -> Document:
+    """What `bench --json` prints: all runs, and by recipe each figure's mean and interval."""
+    from cifar_cli.experiments.bench import spread
+
+    of_recipe: dict[str, list[BenchRun]] = {}
+    for run in runs:
+        of_recipe.setdefault(run.recipe, []).append(run)
+    recipes = {
+        name: {f: asdict(spread([getattr(run, f) for run in own])) for f in BENCH_FIGURES}
+        for name, own in of_recipe.items()
     }
+    return _document(recipes=recipes, runs=[asdict(run) for run in runs], files=_paths(files))
+
+
+def recipe_document(recipes: Mapping[str, Config], headers: Mapping[str, str]) -> Document:
+    """What `recipes list --json` prints; `headers` are the first lines of their files."""
+    rows = [
+        {
+            "name": name,
+            "epochs": config.train.epochs,
+            "batch_size": config.train.batch_size,
+            "widths": _widths(config.model),
+            "augment": config.augment.form,
+            "data": config.data.source,
+            "about": headers[name].removeprefix("# "),
+        }
+        for name, config in recipes.items()
+    ]
+    return _document(recipes=rows)
+
+
+def setting_document(entries: Sequence[Explanation]) -> Document:
+    """What `recipes explain --json` prints."""
+    from cifar_cli.config.loading import variable
+
+    settings = [asdict(entry) | {"variable": variable(entry.key)} for entry in entries]
+    return _document(settings=settings)
+
+
+def file_document(files: Iterable[Path]) -> Document:
+    """What a command prints with `--json` that only writes files."""
+    return _document(files=_paths(files))
+
+
+def _widths(model: ModelConfig) -> list[int]:
+    return list(model.widths) if model.name == "speed_resnet" else [model.width]
+
+
+def _document(**entries: Any) -> Document:
+    return {"schema_version": SCHEMA_VERSION, **entries}
+
+
+def _values(result: object, keys: Iterable[str]) -> Document:
+    return {key: getattr(result, key) for key in keys}
+
+
+def _paths(files: Iterable[Path]) -> list[str]:
+    return [str(file) for file in files]

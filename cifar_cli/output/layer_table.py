@@ -19,7 +19,7 @@ COMPACT_BELOW = 117
 
 
 def layer_table(summary: ModelSummary, width: int) -> Table:
-    """One row a layer, indented by depth; on less than 117 columns in a shorter notation.
+    """One row per layer, indented by depth; on less than 117 columns in a shorter notation.
 
     The shorter one leaves out the batch dimension, which is 1, and writes shapes as 64×32×32.
     """
@@ -56,8 +56,8 @@ def layer_totals(summary: ModelSummary) -> Text:
         f"Non-trainable params: {frozen:,}\n"
         "Total mult-adds (M): ",
         styled(f"{summary.total_mult_adds / 1e6:.2f}"),
-        f"  (performed: {summary.performed_mult_adds / 1e6:.2f}; "
-        "see doc/architecture.md, Counting)\n"
+        f"\nPerformed mult-adds (M): {summary.performed_mult_adds / 1e6:.2f} "
+        "(doc/architecture.md, Counting)\n"
         f"Input size (MB): {summary.input_bytes / 1e6:.2f}\n"
         f"Forward/backward pass size (MB): {summary.activation_bytes / 1e6:.2f}\n"
         f"Params size (MB): {summary.param_bytes / 1e6:.2f}\n"

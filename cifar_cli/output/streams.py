@@ -35,7 +35,7 @@ def open_closed_descriptors() -> None:
 
 @contextmanager
 def own_streams() -> Iterator[None]:
-    """Put a `Stream` in the place of `sys.stdout` and `sys.stderr` for the duration of a block."""
+    """Replace `sys.stdout` and `sys.stderr` by a `Stream` each for the duration of a block."""
     before = sys.stdout, sys.stderr
     sys.stdout = Stream(before[0] or io.StringIO(), is_needed=True)
     sys.stderr = Stream(before[1] or io.StringIO(), is_needed=False)
@@ -72,7 +72,7 @@ def plain_warnings() -> Iterator[None]:
 class Stream(io.TextIOBase):
     """A text stream that writes the nearest ASCII for what its encoding lacks.
 
-    Where nobody reads it, what is written is thrown away. Other errors raise a `StorageError` if
+    If nobody reads it, what is written is discarded. Other errors raise a `StorageError` if
     the stream `is_needed`; else they are ignored, and the next line is tried again.
     """
 

@@ -1,24 +1,45 @@
-"""Rich tables of epochs, classes, mistakes and recipes."""
+"""Rich tables of results. Names and sentences may be wrapped, numbers never."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
-from cifar_cli.output.console import duration, styled
-from cifar_cli.rundir import EpochRecord
+from cifar_cli.config.settings import TAGS
+from cifar_cli.output.console import counted, duration, styled
+from cifar_cli.text import printable
 
-if TYPE_CHECKING:  # it needs torch, which a list of recipes does not
+if TYPE_CHECKING:  # they need torch, which a list of recipes does not
     from cifar_cli.analysis.metrics import ClassFigures
+    from cifar_cli.doctor.checks import Check
+    from cifar_cli.rundir import EpochRecord
+
+EPOCHS_WIDTH, RECIPES_WIDTH = 84, 110
+"""Columns that these tables take in their wide form."""
+BENCH_ROWS = (
+    ("Accuracy %", "accuracy", 0.01, 2),
+    ("Accuracy, 6 views %", "accuracy_six_views", 0.01, 2),
+    ("Training s", "train_seconds", 1, 1),
+    ("Whole process s", "process_seconds", 1, 1),
+    ("Evaluation s", "evaluate_seconds", 1, 2),
+    ("CPU s", "cpu_seconds", 1, 1),
+    ("Peak memory GiB (host)", "peak_bytes", 2**30, 2),
+    ("Training PFLOP", "train_flops", 1e15, 4),
+)
+"""Title, figure, unit and digits."""
+BENCH_CAPTION = "± half of the 95% interval of the mean"
 
 
-def epoch_table(records: Sequence[EpochRecord]) -> Table:
+def epoch_table(records: Sequence[EpochRecord], width: int) -> Table:
     """The table of epochs; the best validation accuracy is bold."""
-    table = Table(title="Epochs", caption="Losses are means per image.", header_style="bold")
-    for column in ("Epoch", "Train loss", "Val loss", "Train acc %", "Val acc %", "LR", "Time"):
-        table.add_column(column, justify="right")
+    headers = ["Epoch", "Train loss", "Val loss", "Train acc %", "Val acc %", "LR", "Time"]
+    if width < EPOCHS_WIDTH:
+        headers = [header.replace(" ", "\n", 1) for header in headers]
+    table = _table("Epochs", *headers, caption="Losses are means per image.")
     best = max((r.val_accuracy for r in records), default=None)
     for r in records:
         accuracy = f"{100 * r.val_accuracy:.2f}"
@@ -35,11 +56,9 @@ def epoch_table(records: Sequence[EpochRecord]) -> Table:
 
 
 def class_table(classes: Sequence[ClassFigures]) -> Table:
-    """One row a class: images, accuracy, precision."""
-    table = Table(title="Classes", header_style="bold")
-    table.add_column("Class")
-    for column in ("Images", "Correct", "Accuracy %", "Precision %"):
-        table.add_column(column, justify="right")
+    """One row per class: images, accuracy, precision."""
+    numbers = "Images", "Correct", "Accuracy %", "Precision %"
+    table = _table("Classes", "Class", *numbers, names=["Class"])
     for figures in classes:
         table.add_row(
             figures.name,
@@ -51,45 +70,112 @@ def class_table(classes: Sequence[ClassFigures]) -> Table:
     return table
 
 
-def mistake_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One row a misclassified image."""
-    table = Table(title="Misclassified images", header_style="bold")
-    table.add_column("Index", justify="right")
-    table.add_column("True class")
-    table.add_column("Predicted class")
-    table.add_column("Confidence %", justify="right")
-    table.add_column("Loss", justify="right")
-    for row in rows:
+def mistake_table(images: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per misclassified image, with the entries of `mistake_document`."""
+    names = "True class", "Predicted class"
+    table = _table("Misclassified images", "Index", *names, "Confidence %", "Loss", names=names)
+    for image in images:
         table.add_row(
-            str(row["index"]),
-            row["true"],
-            row["predicted"],
-            f"{100 * row['confidence']:.1f}",
-            f"{row['loss']:.3f}",
+            str(image["index"]),
+            image["true"],
+            image["predicted"],
+            f"{100 * image['confidence']:.1f}",
+            f"{image['loss']:.3f}",
         )
     return table
 
 
-def recipe_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """One row a recipe."""
-    table = Table(title="Recipes", header_style="bold")
-    table.add_column("Name", no_wrap=True)
-    for column in ("Epochs", "Batch", "Widths"):
-        table.add_column(column, justify="right")
-    table.add_column("Augmentation")
-    table.add_column("Data")
-    table.add_column("About")
-    for row in rows:
+def recipe_table(recipes: Sequence[Mapping[str, Any]], width: int) -> Group:
+    """One row per recipe, with the entries of `recipe_document`; if narrow, descriptions below."""
+    is_wide = width >= RECIPES_WIDTH
+    names = "Name", "Augmentation", "Data", "About"
+    headers = "Name", "Epochs", "Batch", "Widths", "Augmentation", "Data", "About"
+    table = _table("Recipes", *headers[: None if is_wide else -1], names=names)
+    below = Table.grid(padding=(0, 2))
+    for recipe in recipes:
+        widths = ", ".join(map(str, recipe["widths"]))
+        counts = str(recipe["epochs"]), str(recipe["batch_size"])
+        cells = [recipe["name"], *counts, widths, recipe["augment"], recipe["data"]]
+        table.add_row(*cells, *([recipe["about"]] if is_wide else []))
+        below.add_row(recipe["name"], recipe["about"])
+    return Group(table, *([] if is_wide else [below]))
+
+
+def setting_lines(setting: Mapping[str, Any]) -> list[str | Text]:
+    """What a setting means, with the entries of `setting_document`."""
+    lines: list[str | Text] = [
+        styled(setting["key"]),
+        f"  {setting['meaning']}",
+        f"  values       {setting['values']}",
+        f"  default      {setting['default']!r}",
+    ]
+    if setting["belongs_to"]:
+        section = setting["key"].partition(".")[0]
+        lines.append(f"  belongs to   {section}.{TAGS[section]} {', '.join(setting['belongs_to'])}")
+    lines.append(f"  read by      {', '.join(setting['read_by'])}")
+    lines.append(f"  environment  {setting['variable']}")
+    return lines
+
+
+def doctor_table(checks: Sequence[Check]) -> Table:
+    """One row per check: a tick, a cross, or a dot if something is still to be done."""
+    table = Table(title="Doctor", header_style="bold", show_lines=True)
+    table.add_column("")
+    table.add_column("Check", no_wrap=True)
+    table.add_column("Found", overflow="fold")
+    table.add_column("What to do", overflow="fold")
+    for check in checks:
+        tick = styled("•", "yellow") if check.remedy else styled("✓", "green")
         table.add_row(
-            row["name"],
-            str(row["epochs"]),
-            str(row["batch_size"]),
-            ", ".join(map(str, row["widths"])),
-            row["augment"],
-            row["data"],
-            row["about"],
+            tick if check.ok else styled("✗", "red"), check.name, check.detail, check.remedy
         )
     return table
+
+
+def bench_table(report: Mapping[str, Any], width: int) -> Group:
+    """One column per recipe, one row per figure; as many tables as recipes need columns."""
+    titles = [title for title, *_ in BENCH_ROWS]
+    groups: list[list[tuple[str, list[str]]]] = []
+    left = 0
+    for name, figures in report["recipes"].items():
+        cells = [_cell(figures[figure], unit, digits) for _, figure, unit, digits in BENCH_ROWS]
+        header = f"{printable(name)}\n{counted(figures['accuracy']['n'], 'run')}"
+        needed = max(map(len, [*cells, *header.split("\n")])) + 3
+        if needed > left or not groups:
+            groups.append([])
+            left = width - max(map(len, titles)) - 4
+        groups[-1].append((header, cells))
+        left -= needed
+    tables = []
+    for group in groups:
+        table = Table(title="Bench", caption=BENCH_CAPTION, header_style="bold")
+        table.add_column("")
+        for header, _ in group:
+            table.add_column(Text(header), justify="right", overflow="fold")
+        for row in zip(titles, *(cells for _, cells in group), strict=True):
+            table.add_row(*row)
+        tables.append(table)
+    return Group(*tables)
+
+
+def _table(title: str, *headers: str, names: Container[str] = (), caption: str = "") -> Table:
+    """A table with these columns; all but `names` hold numbers."""
+    table = Table(title=title, caption=caption or None, header_style="bold")
+    for header in headers:
+        if header in names:
+            table.add_column(header, overflow="fold")
+        else:
+            table.add_column(Text(header), justify="right", no_wrap=True)
+    return table
+
+
+def _cell(figure: Mapping[str, Any], unit: float, digits: int) -> str:
+    """The mean of a figure and half of its 95% interval."""
+    mean = f"{figure['mean'] / unit:.{digits}f}"
+    if not figure["interval"] or not figure["deviation"]:
+        return mean
+    half = (figure["interval"][1] - figure["interval"][0]) / 2
+    return f"{mean} ± {half / unit:.{digits}f}"
 
 
 def _percent(share: float | None) -> str:

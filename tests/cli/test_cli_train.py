@@ -108,7 +108,7 @@ def test_resume_without_a_name_goes_on_with_the_newest_run(cli: Cli, in_tmp: Pat
         (["--device", "tpu"], 2, "device = 'tpu'"),
         (["--device", "cuda"], 2, "--device cuda: not available here"),
         (["--name", "a/b"], 2, "--name"),
-        (["--name", "a", "--run-dir", "b"], 2, "give one of them"),
+        (["--name", "a", "--run-dir", "b"], 2, "Give one of them"),
         (["--bogus"], 2, "--bogus"),
         (["--set", "data.image_size=20", "--set", "augment.cutout_size=4"], 2, "multiple of 8"),
         (["--data", "nowhere"], 3, "nowhere"),

@@ -17,9 +17,9 @@ from conftest import TINY_FLAGS, Answer, tree
 from PIL import Image
 
 from cifar_cli.cli.failures import explain
-from cifar_cli.output.bench_table import bench_table
 from cifar_cli.output.console import Screen, print_json
 from cifar_cli.output.streams import Stream, plain_warnings
+from cifar_cli.output.tables import bench_table
 from cifar_cli.text import NEAREST, printable
 
 Cli = Callable[..., Answer]
@@ -138,7 +138,7 @@ def test_tables_and_json_escape_what_is_not_to_be_seen(capsys: pytest.CaptureFix
     text = io.StringIO()
     for name in map(os.fsdecode, HOSTILE):
         report = {"recipes": {name: dict.fromkeys(names, figure)}}
-        Screen(text).print(bench_table(report))
+        Screen(text).print(bench_table(report, 80))
         print_json({"name": name})
     assert is_safe(text.getvalue())
     assert is_safe(capsys.readouterr().out)

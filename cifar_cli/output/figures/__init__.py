@@ -1,8 +1,8 @@
 """Figures in files: plain values in, PNG out. Drawn without a display, never shown.
 
 What a user has set up for other figures does not matter here: Matplotlib is imported with the
-`matplotlibrc` of this folder. It even refuses to be imported where MPLBACKEND names a backend that
-is not installed, as a notebook's is in a terminal, or where a matplotlibrc is not UTF-8.
+`matplotlibrc` of this folder. It even refuses to be imported if MPLBACKEND names a backend that
+is not installed, as a notebook's is in a terminal, or if a matplotlibrc is not UTF-8.
 """
 
 import contextlib

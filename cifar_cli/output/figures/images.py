@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 
 from cifar_cli.output.figures.style import GREY, label, new_figure
 
@@ -30,35 +29,27 @@ class Caption:
 def sample_grid(
     path: Path, images: Images, title: str, labels: Sequence[str] | None = None
 ) -> Path:
-    """Images (N, H, W, 3) in a grid, each with its label above where there are labels."""
+    """Images (N, H, W, 3) in a grid, each with its label above, if there are labels."""
     columns = _columns(len(images))
     rows = math.ceil(len(images) / columns)
     cell = CELL + (0.22 if labels else 0)
     with new_figure(path, max(3.6, columns * CELL), rows * cell + 0.45) as figure:
         figure.suptitle(label(title, 90), fontsize=11, fontweight="bold")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for number, axis in enumerate(axes):
-            if number >= len(images):
-                axis.set_axis_off()
-                continue
-            _show(axis, images[number])
-            if labels:
-                axis.set_title(label(labels[number], 12), fontsize=8.5, fontweight="normal", pad=3)
+        _show_all(axes, images)
+        for axis, text in zip(axes, labels or (), strict=False):
+            axis.set_title(label(text, 12), fontsize=8.5, fontweight="normal", pad=3)
     return path
 
 
 def augmentation_grid(path: Path, rows: Sequence[Images], names: Sequence[str], title: str) -> Path:
-    """One row an augmentation, its name on the left; each row's images (N, H, W, 3)."""
+    """One row per augmentation, its name on the left; each row's images (N, H, W, 3)."""
     columns = max(len(row) for row in rows)
     with new_figure(path, 1.7 + columns * CELL, len(rows) * (CELL + 0.05) + 0.45) as figure:
         figure.suptitle(label(title, 90), fontsize=11, fontweight="bold")
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for row, images, name in zip(grid, rows, names, strict=True):
-            for number, axis in enumerate(row):
-                if number < len(images):
-                    _show(axis, images[number])
-                else:
-                    axis.set_axis_off()
+            _show_all(row, images)
             row[0].set_ylabel(
                 name, rotation=0, ha="right", va="center", fontsize=9, labelpad=8, linespacing=1.3
             )
@@ -72,12 +63,8 @@ def mistake_gallery(path: Path, images: Images, captions: Sequence[Caption], tit
     with new_figure(path, max(4.2, columns * 1.75), rows * 2.2 + 0.5) as figure:
         figure.suptitle(label(title, 90), fontsize=11, fontweight="bold")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for number, axis in enumerate(axes):
-            if number >= len(images):
-                axis.set_axis_off()
-                continue
-            caption = captions[number]
-            _show(axis, images[number])
+        _show_all(axes, images)
+        for axis, caption in zip(axes, captions, strict=False):
             axis.set_title(f"true: {label(caption.true, 18)}", fontsize=9, fontweight="bold", pad=4)
             axis.set_xlabel(
                 f"predicted: {label(caption.predicted, 18)}\n{caption.confidence:.0%} sure",
@@ -91,15 +78,18 @@ def mistake_gallery(path: Path, images: Images, captions: Sequence[Caption], tit
 
 
 def _columns(count: int) -> int:
-    """About as wide as high, but a little wider; full rows where a near number makes them so."""
+    """Columns of a grid a little wider than high; with full rows if a number nearby gives them."""
     best = min(count, max(4, math.ceil(math.sqrt(count * 1.6))))
     return next((c for c in (best, best - 1, best + 1) if c and count % c == 0), best)
 
 
-def _show(axis: Axes, image: npt.NDArray[Any]) -> None:
-    # Pixels as they are: enlarged squares, not smoothed ones.
-    axis.imshow(image, interpolation="nearest")
-    axis.set(xticks=[], yticks=[])
-    axis.grid(visible=False)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
+def _show_all(axes: npt.NDArray[Any], images: Images) -> None:
+    """One image per axis; axes without one stay empty."""
+    for axis in axes[len(images) :]:
+        axis.set_axis_off()
+    for axis, image in zip(axes, images, strict=False):
+        # Pixels as they are: enlarged squares, not smoothed ones.
+        axis.imshow(image, interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+        axis.grid(visible=False)
+        axis.spines[:].set_visible(False)

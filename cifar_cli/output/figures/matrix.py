@@ -56,7 +56,7 @@ def confusion(
 def class_accuracy(
     path: Path, names: Sequence[str], accuracies: Sequence[float | None], title: str
 ) -> Path:
-    """One bar a class, worst at the bottom (of many classes the worst); a line at the mean."""
+    """One bar per class, the worst at the bottom (of many only the worst); a line at the mean."""
     known = sorted(
         ((n, 100 * a) for n, a in zip(names, accuracies, strict=True) if a is not None),
         key=lambda pair: pair[1],

@@ -1,4 +1,4 @@
-"""Accuracy against seconds, a line a recipe."""
+"""Accuracy against seconds, one line per recipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def accuracy_against_seconds(path: Path, recipes: Mapping[str, Sequence[Curve]])
 
     Args:
         path: The PNG.
-        recipes: By name, a curve a run: (seconds, accuracy as a fraction) at each epoch's end.
+        recipes: By name, one curve per run: (seconds, accuracy as a fraction) at each epoch's end.
     """
     longest = max(
         seconds for curves in recipes.values() for curve in curves for seconds, _ in curve
