@@ -179,12 +179,3 @@ class _OnTensors:
 
     def alone(self) -> dict[str, Augment]:
         return {name: _OnTensors(augment) for name, augment in self.augment.alone().items()}
-
-
-def plain_batches(
-    images: ImageSet, normalise: Normalise, batch_size: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches in order, not augmented: float32 (B, 3, H, W) and labels int64 (B,)."""
-    parts = zip(*(torch.split(t, batch_size) for t in (images.images, images.labels)), strict=True)
-    for pixels, labels in parts:
-        yield normalise(pixels.to(device)), labels.to(device)

@@ -169,7 +169,8 @@ def _device(config: Config) -> Found:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     also = f"; also here: {', '.join(others)}" if others else ""
     hint = " ".join(str(warning.message) for warning in said)
-    return f"{device.type} ({name}), {precision}, {threads} CPU threads{also}", hint
+    count = f"{threads} CPU thread{'s' * (threads != 1)}"
+    return f"{device.type} ({name}), {precision}, {count}{also}", hint
 
 
 def _space(config: Config, runs: Path) -> Found:
