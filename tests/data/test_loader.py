@@ -13,7 +13,6 @@ from cifar_cli.data.loader import (
     Normalise,
     TrainLoader,
     make_augment,
-    plain_batches,
 )
 
 CPU = torch.device("cpu")
@@ -114,11 +113,3 @@ def test_a_sample_of_larger_images_has_no_more_pixels() -> None:
     config = tiny_config(data__image_size=64)
     assert len(TrainLoader(random_images(60, size=64), config, CPU).sample(40)) == 10
     assert len(TrainLoader(random_images(60, size=24), config, CPU).sample(40)) == 40
-
-
-def test_plain_batches_are_in_order_and_not_augmented() -> None:
-    images = random_images(25)
-    normalise = Normalise((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-    batches = list(plain_batches(images, normalise, 10, CPU))
-    assert [len(labels) for _, labels in batches] == [10, 10, 5]
-    assert torch.equal(torch.cat([p for p, _ in batches]), normalise(images.images))
