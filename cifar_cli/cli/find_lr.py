@@ -70,19 +70,23 @@ def find_lr(
         )
     folder = out or Path("lr_range")
     files = [folder / f"lr_range{end}" for end in (".png", ".csv", ".json")]
-    lr_range(files[0], curve.lrs, curve.losses, curve.suggestions, step_mode)
-    points = [{"lr": lr, "loss": x} for lr, x in zip(curve.lrs, curve.losses, strict=True)]
-    write_csv(files[1], ["lr", "loss"], points)
+    lr_range(files[0], curve.lrs, curve.smoothed, curve.suggestions, curve.band, step_mode)
+    columns = ("lr", "loss", "smoothed_loss")
+    rows = zip(curve.lrs, curve.losses, curve.smoothed, strict=True)
+    write_csv(files[1], list(columns), [dict(zip(columns, row, strict=True)) for row in rows])
     document = lr_document(curve, files)
     write_json(files[2], document)
     how = "stopped early because the loss diverged" if curve.stopped_early else "the whole range"
-    chosen = {"steepest": "  ← the suggestion"}
+    low, high = curve.band
+    others = {name: lr for name, lr in curve.suggestions.items() if name != "middle"}
     command = train_command(given, settings, curve.suggestion)
     show(
         document,
         json,
-        f"{len(curve.lrs)} steps, {how}. Suggested learning rates:",
-        *(f"  {name:<11} {lr:.3e}{chosen.get(name, '')}" for name, lr in curve.suggestions.items()),
+        f"{len(curve.lrs)} steps, {how}.",
+        f"Suggested peak learning rate: {curve.suggestion:.3g} ({low:.1e} to {high:.1e} will do)",
+        f"Other rules: {', '.join(f'{name} {lr:.1e}' for name, lr in others.items())}",
+        *(f"Warning: {warning}" for warning in curve.warnings),
         command_line("Train with it", command),
     )
 

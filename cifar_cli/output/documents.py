@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # most commands need no torch to print what they found
     from cifar_cli.doctor.checks import Check
     from cifar_cli.experiments.bench import BenchRun
     from cifar_cli.models.summary import ModelSummary
-    from cifar_cli.training.lr_search import LrCurve
+    from cifar_cli.training.lr_curve import LrCurve
     from cifar_cli.training.result import TrainResult
 
 Document = dict[str, Any]
@@ -102,7 +102,9 @@ def lr_document(curve: LrCurve, files: Iterable[Path]) -> Document:
     """What `find-lr --json` prints."""
     return _document(
         suggestion=curve.suggestion,
+        band=list(curve.band),
         suggestions=curve.suggestions,
+        warnings=list(curve.warnings),
         num_points=len(curve.lrs),
         stopped_early=curve.stopped_early,
         files=_paths(files),

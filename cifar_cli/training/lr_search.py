@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from torch import Tensor
 
 from cifar_cli.config import Config
@@ -23,32 +22,23 @@ from cifar_cli.data.loader import TrainLoader
 from cifar_cli.data.splits import Splits
 from cifar_cli.errors import ConfigError, DivergedError
 from cifar_cli.rng import kept_rng
+from cifar_cli.training.lr_curve import (
+    SKIP_END,
+    SKIP_START,
+    SMOOTHING,
+    USUAL_STEPS,
+    LrCurve,
+    read_curve,
+)
 from cifar_cli.training.runtime import Runtime, compile_errors
 from cifar_cli.training.schedule import StepSettings
 from cifar_cli.training.state import TrainState, new_state
 from cifar_cli.training.step import NotFiniteError, Step
 
-# torch-lr-finder's own defaults for its suggestion and its early stop.
-SKIP_START, SKIP_END = 10, 5
 LEAST_STEPS = SKIP_START + SKIP_END + 3
 MOST_STEPS = 5_000
-SMOOTHING, DIVERGE_AT = 0.05, 5
-
-
-@dataclass(frozen=True)
-class LrCurve:
-    """Smoothed loss over the learning rate, and what may be read off it."""
-
-    lrs: tuple[float, ...]
-    losses: tuple[float, ...]
-    stopped_early: bool
-    suggestions: dict[str, float]
-    """By method: `steepest`, `valley`, `minimum/10`."""
-
-    @property
-    def suggestion(self) -> float:
-        """The suggestion of the steepest descent, which torch-lr-finder makes."""
-        return self.suggestions["steepest"]
+DIVERGE_AT = 5
+"""Times the least loss, both smoothed, at which a sweep ends: torch-lr-finder's default."""
 
 
 def lr_range_test(
@@ -71,7 +61,8 @@ def lr_range_test(
         splits: The images; only those to train on are used.
         runtime: Where to run.
         start_lr, end_lr: Ends of the range.
-        num_iter: Steps at most; the test stops where the loss reaches five times its minimum.
+        num_iter: Steps of a sweep at most; it stops where the loss reaches five times its minimum.
+            Fewer than 200 are repeated, and the losses averaged.
         step_mode: Even steps of the logarithm (`exp`) or of the rate itself.
         loader: Loader of `splits.train`, which stays open; None: one for this test alone.
         on_step: Called with what is being done, steps done, and steps in all.
@@ -84,25 +75,27 @@ def lr_range_test(
     if config.optim.max_lr == "auto":
         optim = config.optim.model_copy(update={"max_lr": start_lr})
         config = config.model_copy(update={"optim": optim})
+    sweeps: list[list[float]] = []
+    lrs: list[float] = []
+    # Short sweeps are noisy, so that several are taken, each from another start.
+    count = max(1, round(USUAL_STEPS / num_iter))
     with kept_rng(runtime.device), compile_errors(config), contextlib.ExitStack() as around:
         loader = loader or around.enter_context(TrainLoader(splits.train, config, runtime.device))
-        state = new_state(config, len(splits.class_names), runtime, loader)
-        step = Step(state.model, state.optimizer, config, runtime, state.class_weights)
-        batches = _endless(loader, num_iter, on_step)
-        history = _range_test(state, step, batches, start_lr, end_lr, num_iter, step_mode)
-    finite = [(lr, loss) for lr, loss in zip(*history, strict=False) if math.isfinite(loss)]
-    if len(finite) < LEAST_STEPS:
-        raise DivergedError(
-            f"The loss diverged after {len(finite)} steps, too few for a suggestion.",
-            f"Lower --start-lr ({start_lr:g}) or raise --num-iter ({num_iter}).",
-        )
-    lrs, losses = (tuple(column) for column in zip(*finite, strict=True))
-    if min(losses) == losses[0]:
-        raise DivergedError(
-            "The loss never fell below that of the first step; nothing can be suggested.",
-            f"Lower --start-lr ({start_lr:g}) or raise --num-iter ({num_iter}).",
-        )
-    return LrCurve(lrs, losses, len(lrs) < num_iter, suggest(lrs, losses))
+        for number in range(count):
+            seeded = config.model_copy(update={"seed": config.seed + number})
+            state = new_state(seeded, len(splits.class_names), runtime, loader)
+            step = Step(state.model, state.optimizer, config, runtime, state.class_weights)
+            done = number * num_iter
+            batches = _endless(loader, 1 + number * num_iter, done, count * num_iter, on_step)
+            rates, losses = _sweep(state, step, batches, start_lr, end_lr, num_iter, step_mode)
+            if len(losses) < LEAST_STEPS:
+                raise DivergedError(
+                    f"The loss diverged after {len(losses)} steps, too few for a suggestion.",
+                    f"Lower --start-lr ({start_lr:g}) or raise --num-iter ({num_iter}).",
+                )
+            sweeps.append(losses)
+            lrs = max(lrs, rates, key=len)
+    return read_curve(lrs, sweeps, num_iter)
 
 
 def check_range(start_lr: float, end_lr: float, num_iter: int) -> None:
@@ -121,35 +114,7 @@ def check_range(start_lr: float, end_lr: float, num_iter: int) -> None:
         )
 
 
-def suggest(lrs: tuple[float, ...], losses: tuple[float, ...]) -> dict[str, float]:
-    """Read learning rates off a curve, by three methods.
-
-    `steepest` is torch-lr-finder's, the steepest fall of the loss, ends left out, but looked for
-    before the loss is least only: a loss that has exploded falls steeper than any that learns.
-    `valley` is fastai's: two thirds into the longest fall. `minimum/10` is a tenth of where the
-    loss is least.
-    """
-    least = int(np.argmin(losses))
-    falling = np.asarray(losses[SKIP_START : min(least + 1, len(losses) - SKIP_END)])
-    steepest = int(np.gradient(falling).argmin()) + SKIP_START if len(falling) > 1 else least
-    # Longest run of falling loss, as fastai's `valley` finds it.
-    longest = [1] * len(losses)
-    for i in range(1, len(losses)):
-        for j in range(i):
-            if losses[i] < losses[j]:
-                longest[i] = max(longest[i], longest[j] + 1)
-    end = max(range(len(losses)), key=longest.__getitem__)
-    start = end - longest[end]
-    section = (end - start) / 3
-    valley = max(0, min(len(lrs) - 1, start + int(section) + int(section / 2)))
-    return {
-        "steepest": lrs[steepest],
-        "valley": lrs[valley],
-        "minimum/10": lrs[least] / 10,
-    }
-
-
-def _range_test(
+def _sweep(
     state: TrainState,
     step: Step,
     batches: Iterator[tuple[Tensor, Tensor]],
@@ -158,6 +123,8 @@ def _range_test(
     num_iter: int,
     step_mode: str,
 ) -> tuple[list[float], list[float]]:
+    """Rates and losses of the steps up to the first loss that is not finite, or to the end."""
+    losses: list[float] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its notebook progress bar calls itself experimental
         from torch_lr_finder import LRFinder, TrainDataLoaderIter
@@ -183,6 +150,7 @@ def _range_test(
             loss = float(outcome.loss)
             if not math.isfinite(loss):
                 raise NotFiniteError("The loss or a gradient", loss)
+            losses.append(loss)
             return loss
 
     finder: Any = Finder(state.model, state.optimizer, None, step.runtime.device)
@@ -201,16 +169,19 @@ def _range_test(
             smooth_f=SMOOTHING,
             diverge_th=DIVERGE_AT,
         )
-    return finder.history["lr"], finder.history["loss"]
+    return finder.history["lr"][: len(losses)], losses
 
 
 def _endless(
-    loader: TrainLoader, num_iter: int, on_step: Callable[[str, int, int | None], None]
+    loader: TrainLoader,
+    epoch: int,
+    done: int,
+    total: int,
+    on_step: Callable[[str, int, int | None], None],
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    done, epoch = 0, 0
-    while True:
-        epoch += 1
-        for batch in loader.epoch(epoch):
-            on_step("LR range test", done, num_iter)
+    """Batches from that epoch on; `on_step` is called before each, with the steps done."""
+    for number in itertools.count(epoch):
+        for batch in loader.epoch(number):
+            on_step("LR range test", done, total)
             yield batch
             done += 1

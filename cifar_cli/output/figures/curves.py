@@ -22,7 +22,8 @@ from cifar_cli.output.figures.style import (
 )  # fmt: skip
 from cifar_cli.rundir import EpochRecord, StepRecord
 
-MARKS = {"steepest": VERMILION, "valley": GREEN, "minimum/10": ORANGE}
+LABELS = {"middle": "suggestion"}
+MARKS = {"middle": VERMILION, "steepest": BLUE, "valley": GREEN, "minimum/10": ORANGE}
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,10 @@ def lr_range(
     lrs: Sequence[float],
     losses: Sequence[float],
     suggestions: Mapping[str, float],
+    band: tuple[float, float],
     step_mode: str = "exp",
 ) -> Path:
-    """Loss against learning rate, with each suggestion marked."""
+    """Loss against learning rate, with each suggestion and the band of good rates marked."""
     with new_figure(path, 7, 4.2) as figure:
         axis = figure.subplots()
         axis.plot(lrs, losses, color=BLUE, label="smoothed loss")
@@ -143,7 +145,8 @@ def lr_range(
             axis.xaxis.set_minor_formatter(
                 FuncFormatter(lambda lr, _: f"{lr:.0e}") if narrow else NullFormatter()
             )
-        for (name, lr), marker in zip(suggestions.items(), "os^", strict=False):
+        axis.axvspan(*band, color=VERMILION, alpha=0.12, linewidth=0)
+        for (name, lr), marker in zip(suggestions.items(), "Dos^", strict=False):
             axis.axvline(lr, color=MARKS[name], linewidth=1, linestyle=":")
             axis.plot(
                 [lr],
@@ -153,7 +156,7 @@ def lr_range(
                 markersize=9,
                 markeredgecolor="white",
                 linestyle="none",
-                label=f"{name}: {lr:.2e}",
+                label=f"{LABELS.get(name, name)}: {lr:.2e}",
             )
         low, start = min(losses), losses[0]
         axis.set_ylim(low - 0.05 * (start - low + 0.1), max(start, low) + 0.6 * (start - low + 0.5))
