@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from cifar_cli.config.data_schema import Section
 from cifar_cli.config.migration import ALL_DROPPED
-from cifar_cli.config.schema import Config, Section
+from cifar_cli.config.schema import Config
 from cifar_cli.config.settings import SECTIONS, SETTINGS, TAGS, variants
 from cifar_cli.errors import ConfigError, nearest_hint
 
