@@ -205,7 +205,7 @@ def test_a_complete_configuration_of_version_1_loads(name: str, way: str, in_tmp
     assert load_config(**{way: file}, env={}) == config  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("version", [3, 0, True, "2", None, 1.0])
+@pytest.mark.parametrize("version", [4, 0, True, "2", None, 1.0])
 def test_an_unknown_version_is_refused(version: object) -> None:
     with pytest.raises(ConfigError, match=r"schema_version = .* knows the versions 1 to 3"):
         load_config({"schema_version": version}, env={})
