@@ -50,8 +50,8 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
         assert config.augment.form == "albumentations"
         augment = AlbumentationsAugment(config.augment, config.data.mean_colour, config.seed, 32)
         self.transform = augment.transform
-        self.mean = torch.tensor(config.data.mean)[:, None, None]
-        self.std = torch.tensor(config.data.std)[:, None, None]
+        self.mean = torch.tensor(config.data.normalisation[0])[:, None, None]
+        self.std = torch.tensor(config.data.normalisation[1])[:, None, None]
 
     def __len__(self) -> int:
         return len(self.images)

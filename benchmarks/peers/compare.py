@@ -142,7 +142,8 @@ def main() -> None:
     threads = [f"runtime.threads={arguments.threads}"]
     ours = {r: load_config(r, overrides=threads, data=arguments.data) for r in arguments.recipe}
     dataset = load_dataset(next(iter(ours.values())).data)
-    splits = Splits(dataset.train, dataset.test, dataset.class_names, True)
+    assert dataset.test
+    splits = Splits(dataset.train, dataset.test, dataset.class_names, "test")
     made_of = {
         "set of images": splits.fingerprint,
         "order of images": ORDER,

@@ -126,7 +126,13 @@ def evaluate(
         with memory_errors(*fewer_images(config)):
             dataset = _dataset(config, found, progress)
         splits = choose_splits(dataset, config.data, config.seed)
-        images = splits.train if split == "train" else splits.val
+        images = {"train": splits.train, "val": splits.val, "test": splits.test}[split]
+        if images is None:
+            raise DataError(
+                f"--split test: {config.data.source} has no test split, only "
+                f"{' and '.join(dataset.splits)}.",
+                "Choose --split val or train, or add test/<class>/ folders.",
+            )
         trained = load_trained(found, runtime)
         started = time.perf_counter()
         logits = trained.predict(images.images, tta, on_batch)

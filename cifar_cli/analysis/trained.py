@@ -51,7 +51,7 @@ class Trained:
             DivergedError: A logit is not finite.
         """
         data, settings = self.config.data, self.runtime.settings
-        normalise = Normalise(data.mean, data.std, settings.channels_last)
+        normalise = Normalise(*data.normalisation, settings.channels_last)
         forward = tta_forward(self.model, tta)
         logits = predict_logits(self.model, images, normalise, self.runtime, forward, on_batch)
         if not logits.isfinite().all():

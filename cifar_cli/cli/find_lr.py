@@ -41,8 +41,7 @@ def find_lr(
     """
     given = locals()
     settings = options.resolve(given)
-    from cifar_cli.data.sources.load import load_dataset
-    from cifar_cli.data.splits import choose_splits
+    from cifar_cli.data.opening import open_images
     from cifar_cli.output.console import command_line, show
     from cifar_cli.output.documents import lr_document
     from cifar_cli.output.figures.curves import lr_range
@@ -56,11 +55,11 @@ def find_lr(
     runtime = Runtime.start(settings)
     with Bars(quiet) as bars, memory_errors(*smaller_batch(settings)):
         with memory_errors(*fewer_images(settings)):
-            dataset = load_dataset(settings.data, bars.update)
+            settings, dataset, splits = open_images(settings, bars.update)
         bars.say(dataset.notes)
         curve = lr_range_test(
             settings,
-            choose_splits(dataset, settings.data, settings.seed),
+            splits,
             runtime,
             start_lr=start_lr,
             end_lr=end_lr,

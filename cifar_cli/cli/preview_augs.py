@@ -44,8 +44,8 @@ def preview_augs(
     folder = out or Path("preview")
     from PIL import Image
 
+    from cifar_cli.data.opening import open_images
     from cifar_cli.data.preview import preview
-    from cifar_cli.data.sources.load import load_dataset
     from cifar_cli.output.console import show
     from cifar_cli.output.documents import file_document
     from cifar_cli.output.figures.images import augmentation_grid, sample_grid
@@ -53,7 +53,7 @@ def preview_augs(
     from cifar_cli.storage import atomic_file
 
     with Bars(quiet) as bars:
-        dataset = load_dataset(settings.data, bars.update)
+        settings, dataset, _ = open_images(settings, bars.update)
         bars.say(dataset.notes)
     seen = preview(dataset, settings, n, epoch, index)
     samples = seen.samples.numpy()

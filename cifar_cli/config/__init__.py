@@ -1,12 +1,12 @@
 """One typed, frozen configuration object, its recipes, and the ways to override it. No torch."""
 
+from cifar_cli.config.data_schema import DataConfig
 from cifar_cli.config.loading import load_config
 from cifar_cli.config.recipe_files import recipe_names, recipe_text
 from cifar_cli.config.schema import (
     AlbumentationsConfig,
     AugmentConfig,
     Config,
-    DataConfig,
     ModelConfig,
     MuonConfig,
     OneCycleConfig,

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from cifar_cli.config import migration
-from cifar_cli.config.schema import LARGEST, SMALLEST, Config
+from cifar_cli.config.data_schema import LARGEST, SMALLEST
+from cifar_cli.config.schema import Config
 from cifar_cli.config.settings import SECTIONS, TAGS, chosen_variant, owners, variants
 from cifar_cli.errors import ConfigError, nearest_hint
 

@@ -12,9 +12,10 @@ from importlib import resources
 from itertools import pairwise
 from typing import Any
 
-from cifar_cli.config import schema
+from cifar_cli.config import data_schema, schema
+from cifar_cli.config.data_schema import Section
 from cifar_cli.config.migration import ALL_DROPPED
-from cifar_cli.config.schema import Config, Section
+from cifar_cli.config.schema import Config
 from cifar_cli.config.settings import SECTIONS, SETTINGS, TAGS, variants
 from cifar_cli.errors import ConfigError, nearest_hint
 
@@ -95,7 +96,8 @@ def _meaning(cls: type[Section], name: str) -> str:
 def _docstrings() -> dict[tuple[str, str], str]:
     """The texts below the fields of the schema's classes, by names of class and field."""
     found = {}
-    statements = ast.parse(inspect.getsource(schema)).body
+    modules = (data_schema, schema)
+    statements = [s for module in modules for s in ast.parse(inspect.getsource(module)).body]
     for cls in (cls for cls in statements if isinstance(cls, ast.ClassDef)):
         for field, below in pairwise(cls.body):
             match field, below:

@@ -14,7 +14,7 @@ from cifar_cli.config.schema import Config
 from cifar_cli.config.settings import SECTIONS, TAGS, chosen_variant, drop_other_variants
 from cifar_cli.errors import ConfigError
 
-VERSION = 2
+VERSION = 3
 VERSION_KEY = "schema_version"
 
 
@@ -39,6 +39,9 @@ DROPPED: dict[int, dict[str, Dropped]] = {
 """By the version that dropped them."""
 RENAMED: dict[int, dict[str, str]] = {}
 """Old and new dotted keys, by the version that renamed them."""
+ADDED: dict[int, dict[str, Any]] = {3: {"data.resize": "squash", "data.as_stored": True}}
+"""By the version that added them: keys whose default is not what earlier versions did, and the
+value that is. A complete configuration of an earlier version gets that value."""
 ALL_DROPPED = {key: dropped for keys in DROPPED.values() for key, dropped in keys.items()}
 
 
@@ -72,6 +75,10 @@ def upgraded(tree: Mapping[str, Any], *, complete: bool) -> dict[str, Any]:
     for later in range(version + 1, VERSION + 1):
         for old_key, new_key in RENAMED.get(later, {}).items():
             _rename(new, old_key, new_key)
+        for key, value in ADDED.get(later, {}).items() if complete else ():
+            section, _, name = key.partition(".")
+            if isinstance(inner := new.get(section), dict):
+                inner.setdefault(name, value)
     if complete and version == 1:
         _leave_out_what_has_no_effect(new)
     return new

@@ -7,75 +7,16 @@ there. Below each setting stands its explanation, which doc/settings.md and `rec
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from cifar_cli.errors import path_problem
+from cifar_cli.config.data_schema import LARGEST, SMALLEST, DataConfig, Section, Unit
 
-Unit = Annotated[float, Field(ge=0, le=1)]
 Probability = Unit
 Share = Annotated[float, Field(ge=0.0001, le=1)]
-Deviation = Annotated[float, Field(ge=0.001, le=1000)]
 Ratio = Annotated[float, Field(ge=0.01, le=100)]
-MOST_IMAGES = 10**9
-SMALLEST, LARGEST = 16, 512
-"""Sizes in pixels of the smallest and the largest images that networks are trained on."""
 Channels = Annotated[int, Field(ge=1, le=2048)]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys refused, NaN and infinity refused."""
-
-    # pydantic could read the docstrings of settings too, but would do so at each start.
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class DataConfig(Section):
-    """The images: source, number, size and normalisation."""
-
-    source: str = "cifar10"
-    """`cifar10`, `shapes`, a folder with class folders, or the original archive or its
-    folder."""
-    dir: str | None = None
-    """Folder for downloads and caches. null: CIFAR_RESNET_HOME, or the platform's cache
-    folder."""
-    workers: int = Field(0, ge=0, le=64)
-    """Number of loader processes for augmentation with Albumentations. 0: augment in the
-    training process."""
-    limit_train: int | None = Field(None, ge=1, le=MOST_IMAGES)
-    """Train on a random subset of this many images. null: all."""
-    limit_val: int | None = Field(None, ge=1, le=MOST_IMAGES)
-    """Validate on a random subset of this many images. null: all."""
-    val_fraction: float = Field(0.0, ge=0, lt=1)
-    """Fraction of the training images held out for validation. 0: validate on the test
-    split."""
-    image_size: int = Field(32, ge=SMALLEST, le=LARGEST)
-    """Image size in pixels. Images of other sizes are resized once, when decoded."""
-    skip_bad_images: bool = False
-    """Skip unreadable image files in class folders. false: refuse to start."""
-    mean: tuple[Unit, Unit, Unit] = (0.491, 0.482, 0.447)
-    """Mean per channel, of pixels scaled to 0..1."""
-    std: tuple[Deviation, Deviation, Deviation] = (0.247, 0.244, 0.262)
-    """Standard deviation per channel, of pixels scaled to 0..1."""
-
-    @property
-    def mean_colour(self) -> tuple[int, ...]:
-        """The mean in 0..255, with which cutout fills its square."""
-        return tuple(round(255 * channel) for channel in self.mean)
-
-    @field_validator("source", "dir")
-    @classmethod
-    def _is_path(cls, text: str | None) -> str | None:
-        problem = path_problem(text or "")
-        try:
-            Path(text or "").expanduser()
-        except (RuntimeError, ValueError) as error:
-            problem = problem or str(error)
-        if problem:
-            raise ValueError(f"no path: {problem}")
-        return text
 
 
 class _Augment(Section):

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, get_args
 
 from pydantic.fields import FieldInfo
 
-from cifar_cli.config.schema import Config, Section
+from cifar_cli.config.data_schema import Section
+from cifar_cli.config.schema import Config
 
 SECTIONS = tuple(
     name for name, field in Config.model_fields.items() if isinstance(field.default, Section)

@@ -12,7 +12,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,11 @@ import platformdirs
 import torch
 from numpy.lib import format as npy
 
-from cifar_cli.data.types import BadImage, Dataset, ImageSet
+from cifar_cli.data.types import BadImage, Dataset, ImageSet, SplitName
 from cifar_cli.errors import ConfigError
 from cifar_cli.storage import atomic_file, is_replaceable, open_regular, remove_temporary
 
 FORMAT = 2
-SPLITS = ("train", "test")
 # Temporary files older than this were left by a killed process.
 ABANDONED_SECONDS = 24 * 3600.0
 BLOCK_BYTES = 2**20
@@ -41,10 +40,12 @@ class Expected:
     class_names: tuple[str, ...]
     size: int
     """Side of the images in pixels."""
-    counts: tuple[int, int]
-    """Images of the training and of the test split, including those that are skipped."""
+    counts: Mapping[SplitName, int]
+    """Images of each split that there is, including those that are skipped."""
     exactly: bool = True
     """False: there may be fewer."""
+    keyed: bool = False
+    """Whether each image has a key of its file's content."""
 
 
 class _UnfitError(Exception):
@@ -63,14 +64,23 @@ def home(data_dir: str | None) -> Path:
         ) from error
 
 
-def cached(folder: Path, key: str, expected: Expected, decode: Callable[[], Dataset]) -> Dataset:
-    """Return the dataset stored under `key`, else decode it and store it."""
-    path = folder / "decoded" / f"{key}-v{FORMAT}.npz"
-    dataset = _read(path, expected)
-    if dataset is None:
-        dataset = decode()
-        if is_replaceable(path):  # anything but a regular file stays
-            _write(path, dataset)
+def cached(
+    folder: Path, key: str, expected: Expected, decode: Callable[[], Dataset], colour: str = ""
+) -> Dataset:
+    """Return the dataset stored under `key`, else decode it and store it.
+
+    With images that were composited on a colour, it is stored under `key` and that `colour`.
+    """
+    plain, coloured = (
+        folder / "decoded" / f"{name}-v{FORMAT}.npz" for name in (key, f"{key}-{colour}")
+    )
+    for path in (plain, coloured) if colour else (plain,):
+        if dataset := _read(path, expected):
+            return dataset
+    dataset = decode()
+    path = coloured if dataset.composited else plain
+    if is_replaceable(path):  # anything but a regular file stays
+        _write(path, dataset)
     return dataset
 
 
@@ -79,7 +89,7 @@ def _read(path: Path, expected: Expected) -> Dataset | None:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             image_bytes = 3 * expected.size**2 + BYTES_BESIDE
-            _need(size <= sum(expected.counts) * image_bytes + BLOCK_BYTES)
+            _need(size <= sum(expected.counts.values()) * image_bytes + BLOCK_BYTES)
             with zipfile.ZipFile(file) as archive:
                 return _dataset(archive, size, expected)
     except (
@@ -94,29 +104,38 @@ def _dataset(archive: zipfile.ZipFile, size: int, expected: Expected) -> Dataset
     about = json.loads(bytes(_array(archive, "about", size, np.uint8, (None,))).decode("utf-8"))
     names, skipped = _about(about)
     _need(names == expected.class_names)
-    labels, counts = [], []
-    for split, most in zip(SPLITS, expected.counts, strict=True):
+    small: dict[SplitName, tuple[torch.Tensor, torch.Tensor | None]] = {}
+    for split, most in expected.counts.items():
         count = most - sum(image.split == split for image in skipped)
-        array = _array(archive, f"{split}_labels", size, np.int64, (None,), count)
-        _need(len(array) == count or (not expected.exactly and 0 < len(array) < count))
-        _need(array.size > 0 and array.min() >= 0 and array.max() < len(names))
-        labels.append(array)
-        counts.append(len(array))
+        labels = _array(archive, f"{split}_labels", size, np.int64, (None,), count)
+        _need(len(labels) == count or (not expected.exactly and 0 < len(labels) < count))
+        _need(labels.size > 0 and labels.min() >= 0 and labels.max() < len(names))
+        keys = None
+        if expected.keyed:
+            keys = torch.from_numpy(_array(archive, f"{split}_keys", size, np.int64, (count,)))
+        small[split] = torch.from_numpy(labels), keys
     side = expected.size
-    parts: list[ImageSet] = []
-    for split, count, numbers in zip(SPLITS, counts, labels, strict=True):
-        shape = (count, side, side, 3)
-        images = _array(archive, f"{split}_images", size, np.uint8, shape, count)
-        parts.append(
-            ImageSet(torch.from_numpy(images), torch.from_numpy(numbers), torch.arange(count))
-        )
-    train, test = parts
-    return Dataset(about["name"], names, train, test, tuple(about["notes"]), skipped)
+    parts: dict[SplitName, ImageSet] = {}
+    for split, (numbers, keys) in small.items():
+        count = len(numbers)
+        images = _array(archive, f"{split}_images", size, np.uint8, (count, side, side, 3), count)
+        parts[split] = ImageSet(torch.from_numpy(images), numbers, torch.arange(count), keys)
+    return Dataset(
+        about["name"],
+        names,
+        parts["train"],
+        parts.get("test"),
+        tuple(about["notes"]),
+        skipped,
+        parts.get("val"),
+        composited=about.get("composited", 0),
+    )
 
 
 def _about(about: Any) -> tuple[tuple[str, ...], tuple[BadImage, ...]]:
     """The names of the classes and what is skipped, after everything in it was checked."""
     _need(isinstance(about, dict) and isinstance(about["name"], str))
+    _need(type(about.get("composited", 0)) is int)
     for texts in (about["class_names"], about["notes"], *about["skipped"]):
         _need(isinstance(texts, list) and all(isinstance(text, str) for text in texts))
     return tuple(about["class_names"]), tuple(BadImage(*fields) for fields in about["skipped"])
@@ -164,15 +183,15 @@ def _write(path: Path, dataset: Dataset) -> None:
             "class_names": dataset.class_names,
             "notes": dataset.notes,
             "skipped": dataset.skipped,
+            "composited": dataset.composited,
         }
     )
+    arrays: dict[str, Any] = {}
+    for split, part in dataset.splits.items():
+        arrays[f"{split}_images"] = part.images.numpy()
+        arrays[f"{split}_labels"] = part.labels.numpy()
+        if part.keys is not None:
+            arrays[f"{split}_keys"] = part.keys.numpy()
     remove_temporary(path.parent, ["*-v*.npz"], ABANDONED_SECONDS)
     with atomic_file(path) as file:
-        np.savez(
-            file,
-            about=np.frombuffer(about.encode("utf-8"), np.uint8),
-            train_images=dataset.train.images.numpy(),
-            train_labels=dataset.train.labels.numpy(),
-            test_images=dataset.test.images.numpy(),
-            test_labels=dataset.test.labels.numpy(),
-        )
+        np.savez(file, about=np.frombuffer(about.encode("utf-8"), np.uint8), **arrays)

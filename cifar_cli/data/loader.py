@@ -72,7 +72,7 @@ class TrainLoader:
         self.seed = config.seed
         self.device = device
         self.is_stopping: Callable[[], bool] = lambda: False
-        self.normalise = Normalise(config.data.mean, config.data.std, config.runtime.channels_last)
+        self.normalise = Normalise(*config.data.normalisation, config.runtime.channels_last)
         by_image = config.augment.form == "albumentations"
         # Albumentations works on the CPU; everything else is fastest where the network is.
         home = torch.device("cpu") if by_image else device

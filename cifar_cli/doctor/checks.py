@@ -226,6 +226,7 @@ def _gigabytes(count: int) -> str:
 def _data(config: Config) -> Found:
     from cifar_cli.data.cache import home
     from cifar_cli.data.sources.load import load_dataset, needs_download
+    from cifar_cli.data.types import IN_WORDS
 
     source = config.data.source
     if needs_download(config.data):
@@ -235,10 +236,8 @@ def _data(config: Config) -> Found:
             "network: --data PATH of the archive, or --data shapes.",
         )
     dataset = load_dataset(config.data)
-    return (
-        f"{source}: {len(dataset.train):,} training and {len(dataset.test):,} test images of "
-        f"{len(dataset.class_names)} classes, all readable"
-    )
+    counts = " and ".join(f"{len(s):,} {IN_WORDS[n]}" for n, s in dataset.splits.items())
+    return f"{source}: {counts} images of {len(dataset.class_names)} classes, all readable"
 
 
 def _training_step(config: Config) -> Found:

@@ -152,7 +152,7 @@ def _settings(config: Config) -> StepSettings:
 
 def _plain_step(first: dict[str, Tensor], images: ImageSet, config: Config) -> _Plain:
     """The step from its definition: float32, (B, C, H, W) in plain order, no code of the engine."""
-    mean, std = (torch.tensor(t).view(3, 1, 1) for t in (config.data.mean, config.data.std))
+    mean, std = (torch.tensor(t).view(3, 1, 1) for t in config.data.normalisation)
     x = (images.images.permute(0, 3, 1, 2).contiguous().float() / 255 - mean) / std
     weights = {
         name: t.clone().requires_grad_()

@@ -13,6 +13,12 @@ from cifar_cli.training.checkpoint import Checkpoint
 from cifar_cli.training.state import TrainState
 from cifar_cli.training.warning_signs import Sign
 
+VALIDATED_ON = {
+    "test": "test split",
+    "val": "validation split",
+    "train": "held-out training images",
+}
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -44,7 +50,7 @@ def finish(
             "best_val_accuracy": result.best_val_accuracy,
             "train_seconds": result.train_seconds,
             "seconds": result.seconds,
-            "validated_on": "test split" if splits.val_is_test else "held-out training images",
+            "validated_on": VALIDATED_ON[splits.val_from],
             "num_classes": len(splits.class_names),
             "train_images": len(splits.train),
             "val_images": len(splits.val),

@@ -19,7 +19,8 @@ from cifar_cli.training.state import TrainState
 
 # How a run is computed may change at a resume; what it computes may not.
 FREE_TO_CHANGE = {
-    "data.dir", "data.source", "data.workers", "data.skip_bad_images", "device",
+    "data.dir", "data.source", "data.workers", "data.skip_bad_images", "data.resize",
+    "data.as_stored", "device",
     "runtime.threads", "runtime.channels_last", "runtime.compile", "runtime.lean_memory",
     "runtime.winograd", "runtime.native", "train.save_minutes",
 }  # fmt: skip
@@ -68,6 +69,10 @@ def resumed_settings(
     if config.optim.max_lr == "auto":
         optim = config.optim.model_copy(update={"max_lr": old.optim.max_lr})
         config = config.model_copy(update={"optim": optim})
+    measured = {
+        n: getattr(old.data, n) for n in ("mean", "std") if getattr(config.data, n) == "auto"
+    }
+    config = config.model_copy(update={"data": config.data.model_copy(update=measured)})
     before, now = flat_settings(old), flat_settings(config)
     changed = [
         Change(key, before[key], now[key])
@@ -122,7 +127,7 @@ def changed_images(
         )
     old = checkpoint.config
     # Drawn as at first, they must be the same; at another size, pixels cannot be compared.
-    if config.data.val_fraction and config.data.image_size == old.data.image_size:
+    if splits.val_from == "train" and config.data.image_size == old.data.image_size:
         before = choose_splits(dataset, old.data, old.seed)
         if before.fingerprint != checkpoint.data:
             raise ConfigError(

@@ -11,8 +11,8 @@ from functools import partial
 from cifar_cli.config import Config
 from cifar_cli.config.loading import config_yaml
 from cifar_cli.data.loader import TrainLoader
-from cifar_cli.data.sources.load import load_dataset
-from cifar_cli.data.splits import Splits, choose_splits
+from cifar_cli.data.opening import open_images
+from cifar_cli.data.splits import Splits, validation_note
 from cifar_cli.data.types import BadImage
 from cifar_cli.errors import CifarError, Interrupted
 from cifar_cli.rundir import EpochRecord, RunDir
@@ -42,7 +42,6 @@ from cifar_cli.training.warning_signs import Sign, signs_after, signs_before
 
 __all__ = ["TrainResult", "train"]
 
-ON_TEST_SPLIT = "Validating on the test split; the reported accuracy is that of the last epoch."
 STOPPING = "Finishing this step, then saving. Press Ctrl-C again to quit without saving."
 
 
@@ -93,11 +92,10 @@ def train_in(
     with memory_errors(*fewer_images(config)):
         # The folder that a run names may be somebody else's: it is read, not written to.
         suggested = checkpoint.config.data.dir if checkpoint else None
-        dataset = load_dataset(config.data, observer.progress, suggested)
+        config, dataset, splits = open_images(config, observer.progress, suggested)
         config = with_folder(config, suggested)
         for note in dataset.notes:
             observer.message(note)
-        splits = choose_splits(dataset, config.data, config.seed)
         loader = opened.stack.enter_context(TrainLoader(splits.train, config, runtime.device))
         if config.optim.max_lr == "auto":
             config = _with_found_lr(config, splits, loader, runtime, observer)
@@ -130,8 +128,7 @@ def _train_in(
     observer: Observer,
 ) -> TrainResult:
     observer.started(run, config, len(splits.train), loader.steps, state.epoch)
-    if splits.val_is_test:
-        observer.message(ON_TEST_SPLIT)
+    observer.message(validation_note(splits))
     warned: set[str] = set()
 
     def warn(signs: list[Sign]) -> list[Sign]:

@@ -205,9 +205,9 @@ def test_a_complete_configuration_of_version_1_loads(name: str, way: str, in_tmp
     assert load_config(**{way: file}, env={}) == config  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("version", [3, 0, True, "2", None, 1.0])
+@pytest.mark.parametrize("version", [4, 0, True, "2", None, 1.0])
 def test_an_unknown_version_is_refused(version: object) -> None:
-    with pytest.raises(ConfigError, match=r"schema_version = .* knows the versions 1 to 2"):
+    with pytest.raises(ConfigError, match=r"schema_version = .* knows the versions 1 to 3"):
         load_config({"schema_version": version}, env={})
 
 
@@ -275,7 +275,7 @@ def test_a_run_of_version_1_is_evaluated_and_resumed_to_the_same_figures(
     assert evaluate("whole") == before
     assert cli("train", "--resume", "--run-dir", "a").code == 0
     assert same_run(RunDir(in_tmp / "a"), RunDir(in_tmp / "whole"))
-    assert "schema_version: 2" in (in_tmp / "a" / "config.yaml").read_text()
+    assert "schema_version: 3" in (in_tmp / "a" / "config.yaml").read_text()
 
 
 @pytest.mark.parametrize(

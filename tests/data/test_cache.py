@@ -19,7 +19,7 @@ from conftest import random_images
 from cifar_cli.data.cache import Expected, cached, home
 from cifar_cli.data.types import BadImage, Dataset
 
-EXPECTED = Expected(("a", "b"), 32, (6, 2))
+EXPECTED = Expected(("a", "b"), 32, {"train": 6, "test": 2})
 
 
 def dataset(seed: int = 0) -> Dataset:
@@ -134,6 +134,7 @@ def _unfit_files() -> dict[str, bytes]:
         "skipped that is none": {"about": about | {"skipped": 7}},
         "skipped of two words": {"about": about | {"skipped": [["train", "x"]]}},
         "skipped that does not add up": {"about": about | {"skipped": [["train", "x", "y"]]}},
+        "a count that is none": {"about": about | {"composited": "7"}},
         "nothing about it": {"about": {}},
         "a list about it": {"about": []},
         "deep JSON": {"about": np.frombuffer(deep.encode(), np.uint8)},
@@ -175,11 +176,12 @@ def test_content_that_does_not_fit_is_decoded_again_though_its_checksum_is_right
 
 
 def test_fewer_images_fit_where_their_number_is_not_known(tmp_path: Path) -> None:
-    loose = Expected(("a", "b"), 32, (50, 20), exactly=False)
+    loose = Expected(("a", "b"), 32, {"train": 50, "test": 20}, exactly=False)
     cached(tmp_path, "key", loose, dataset)
     assert len(cached(tmp_path, "key", loose, never).train) == 6
+    fewer = Expected(("a", "b"), 32, {"train": 5, "test": 20}, exactly=False)
     with pytest.raises(AssertionError, match="decoded again"):
-        cached(tmp_path, "key", Expected(("a", "b"), 32, (5, 20), exactly=False), never)
+        cached(tmp_path, "key", fewer, never)
 
 
 def test_what_was_skipped_comes_back_too(tmp_path: Path) -> None:

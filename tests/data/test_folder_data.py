@@ -14,6 +14,7 @@ from PIL import Image
 from cifar_cli.config import DataConfig
 from cifar_cli.data.sources.folder import load_folder
 from cifar_cli.data.sources.load import count_classes, load_dataset
+from cifar_cli.data.sources.pixels import Rules
 from cifar_cli.errors import DataError
 
 Make = Callable[..., Path]
@@ -25,7 +26,7 @@ def cache() -> Path:
 
 def test_images_arrive_in_order_of_class_and_name_with_exact_pixels(class_folders: Make) -> None:
     root = class_folders()
-    dataset = load_folder(root, 32, cache())
+    dataset = load_folder(root, Rules(32), cache())
     assert dataset.class_names == ("cat", "dog", "owl")
     assert dataset.train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert dataset.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
@@ -33,14 +34,9 @@ def test_images_arrive_in_order_of_class_and_name_with_exact_pixels(class_folder
     assert np.array_equal(dataset.train.images[5].numpy(), expected)
 
 
-def test_a_val_folder_stands_for_the_test_split(class_folders: Make) -> None:
-    dataset = load_folder(class_folders(splits=("train", "val")), 32, cache())
-    assert len(dataset.test) == 6
-
-
 @pytest.mark.parametrize("size", [(16, 16), (40, 64), (100, 30)])
 def test_images_of_other_sizes_are_resized(class_folders: Make, size: tuple[int, int]) -> None:
-    dataset = load_folder(class_folders(size=size), 48, cache())
+    dataset = load_folder(class_folders(size=size), Rules(48), cache())
     assert dataset.train.images.shape == (12, 48, 48, 3)
 
 
@@ -48,34 +44,34 @@ def test_the_second_start_decodes_nothing(
     class_folders: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = class_folders()
-    first = load_folder(root, 32, cache())
+    first = load_folder(root, Rules(32), cache())
 
     def refuse(*_: object) -> None:
         raise AssertionError("an image was decoded again")
 
-    monkeypatch.setattr("cifar_cli.data.sources.folder.decode_image", refuse)
-    again = load_folder(root, 32, cache())
+    monkeypatch.setattr("cifar_cli.data.sources.pictures.decode_image", refuse)
+    again = load_folder(root, Rules(32), cache())
     assert torch.equal(first.train.images, again.train.images)
     assert again.class_names == first.class_names
 
 
 def test_a_changed_image_is_seen(class_folders: Make) -> None:
     root = class_folders()
-    load_folder(root, 32, cache())
+    load_folder(root, Rules(32), cache())
     Image.new("RGB", (32, 32), (1, 2, 3)).save(root / "train" / "cat" / "0000.png")
-    assert load_folder(root, 32, cache()).train.images[0, 0, 0].tolist() == [1, 2, 3]
+    assert load_folder(root, Rules(32), cache()).train.images[0, 0, 0].tolist() == [1, 2, 3]
 
 
 def test_the_cache_is_shared_by_copies_and_keyed_by_size(
     class_folders: Make, tmp_path: Path
 ) -> None:
     root = class_folders()
-    load_folder(root, 32, cache())
+    load_folder(root, Rules(32), cache())
     copy = tmp_path / "copy"
     root.rename(copy)
-    load_folder(copy, 32, cache())
+    load_folder(copy, Rules(32), cache())
     assert len(list((cache() / "decoded").glob("*.npz"))) == 1
-    load_folder(copy, 16, cache())
+    load_folder(copy, Rules(16), cache())
     assert len(list((cache() / "decoded").glob("*.npz"))) == 2
 
 
@@ -86,7 +82,7 @@ def test_classes_are_counted_without_decoding(class_folders: Make) -> None:
 
 def test_a_folder_without_images_and_a_name_that_is_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="neither train/<class>/ folders"):
+    with pytest.raises(DataError, match=r"no images in class folders\. Expected train/<class>/"):
         load_dataset(DataConfig(source=str(tmp_path / "empty")))
     with pytest.raises(DataError, match="did you mean 'shapes'"):
         load_dataset(DataConfig(source="shape"))

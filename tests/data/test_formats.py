@@ -19,14 +19,14 @@ def test_a_new_format_is_one_line_in_the_list(
 ) -> None:
     images = replace(load_shapes(20, 10), class_names=("dark", "light"))
     table = Format(
-        "a table of paths",
+        "a list of images",
         load=lambda request: images,
         count_classes=lambda request: 2,
-        recognises=lambda path: path.suffix == ".csv",
+        recognises=lambda path: path.suffix == ".json",
     )
     monkeypatch.setattr(load, "FORMATS", (table, *FORMATS))
-    (tmp_path / "images.csv").touch()
-    config = DataConfig(source=str(tmp_path / "images.csv"))
+    (tmp_path / "images.json").touch()
+    config = DataConfig(source=str(tmp_path / "images.json"))
     assert load_dataset(config) is images
     assert (count_classes(config), needs_download(config)) == (2, False)
 
@@ -35,16 +35,18 @@ def test_each_layout_is_read_by_one_format(tmp_path: Path) -> None:
     (tmp_path / "batches" / "cifar-10-batches-py").mkdir(parents=True)
     (tmp_path / "folders" / "train").mkdir(parents=True)
     (tmp_path / "archive.tar.gz").touch()
-    matching = {
-        name: [f for f in FORMATS if f.matches(Request(DataConfig(source=str(tmp_path / name))))]
-        for name in ("archive.tar.gz", "batches", "folders")
+    (tmp_path / "images.csv").touch()
+    (tmp_path / "cifar-10-python.tar.gz").touch()
+    expected = {
+        "cifar-10-python.tar.gz": "CIFAR-10",
+        "archive.tar.gz": "an archive of class folders",
+        "batches": "CIFAR-10",
+        "folders": "class folders",
+        "images.csv": "a CSV file of paths and labels",
     }
-    assert [len(formats) for formats in matching.values()] == [1, 1, 1]
-    assert [f.title for formats in matching.values() for f in formats] == [
-        "CIFAR-10",
-        "CIFAR-10",
-        "class folders",
-    ]
+    for name, title in expected.items():
+        request = Request(DataConfig(source=str(tmp_path / name)))
+        assert next(f.title for f in FORMATS if f.matches(request)) == title
 
 
 def test_cifar10_needs_a_download_until_it_is_in_its_folder(tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def empty(*paths: str) -> Callable[[Path], None]:
         (lose("train/owl", "train/dog", "test/owl", "test/dog"), ["only one class, cat"]),
         (lose("test/cat", "test/dog", "test/owl"), ["test holds no readable images"]),
         (empty("train/cat", "train/dog", "train/owl"), ["train holds no readable images"]),
-        (lose("test"), ["neither test/ nor val/"]),
+        (lose("train"), ["has a test/ folder but no train/ folder", "train/<class>/"]),
+        (lose("train", "test"), ["holds no images in class folders", "Expected train/<class>/"]),
+        (empty("train/cat", "train/dog", "train/owl", "test/cat"), ["no readable images"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "damage",
 )

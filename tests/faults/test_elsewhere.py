@@ -211,7 +211,8 @@ def test_any_other_archive_is_refused_without_advice_to_remove_it(
         answer = cli(*arguments, "--data", path)
         text = answer.err + answer.out
         assert answer.code == 3
-        assert "is not the published file" in text
+        assert "photos.zip holds no images in class folders" in text
         assert "emove it" not in text
-        assert "unpack them and give the folder" in text
+        assert "CIFAR-10" not in answer.err
+        assert "Expected train/<class>/ folders" in text
     assert path.stat().st_size == 22

@@ -289,7 +289,7 @@ def test_an_lr_range_test_leaves_the_rng_state_as_it_was(
     how = "finished"
     try:
         lr_range_test(
-            config, Splits(images, images, tuple("abcd"), val_is_test=True), on_cpu(config),
+            config, Splits(images, images, tuple("abcd"), val_from="test"), on_cpu(config),
             start_lr=1e-4, end_lr=1e30 if end == "diverged" else 0.1,
             num_iter=5 if end == "too few" else 20, on_step=on_step,
         )  # fmt: skip

@@ -20,7 +20,7 @@ from cifar_cli.training.optim import build_optimizer
 
 CPU = torch.device("cpu")
 IMAGES = random_images(100, classes=4)
-SPLITS = Splits(IMAGES, IMAGES, tuple("abcd"), val_is_test=True)
+SPLITS = Splits(IMAGES, IMAGES, tuple("abcd"), val_from="test")
 
 
 def curve(num_iter: int = 40, **options: object) -> LrCurve:

@@ -31,7 +31,7 @@ def labelled(*counts: int, seed: int = 0) -> ImageSet:
 
 
 def splits(train: ImageSet, val: ImageSet | None = None) -> Splits:
-    return Splits(train, val or labelled(5, 5, 5, 5, seed=9), NAMES, val_is_test=True)
+    return Splits(train, val or labelled(5, 5, 5, 5, seed=9), NAMES, val_from="test")
 
 
 def state(

@@ -7,6 +7,7 @@ the batches' checksums are those that torchvision publishes.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import os
@@ -14,6 +15,7 @@ import pickle
 import tarfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,7 @@ ALL_BATCHES = (*TRAIN_BATCHES, *TEST_BATCHES)
 CLASS_NAMES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-EXPECTED = Expected(CLASS_NAMES, 32, (50_000, 10_000), exactly=False)
+EXPECTED = Expected(CLASS_NAMES, 32, {"train": 50_000, "test": 10_000}, exactly=False)
 
 
 def load_archive(path: Path, cache: Path) -> Dataset:
@@ -99,6 +101,21 @@ def is_batches_folder(path: Path) -> bool:
     return (path / FOLDER).is_dir() or (path / "data_batch_1").is_file()
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file is meant to be CIFAR-10's archive: by its name, size, or first member."""
+    if not path.is_file():
+        return False
+    if path.name == ARCHIVE or path.stat().st_size == ARCHIVE_BYTES:
+        return True
+    with (
+        suppress(OSError, EOFError, ValueError, zlib.error),
+        open_regular(path) as file,
+        gzip.GzipFile(fileobj=file) as unpacked,
+    ):
+        return unpacked.read(100).startswith(FOLDER.encode())
+    return False
+
+
 def check_archive(path: Path, progress: Progress | None = None) -> None:
     """Refuse an archive whose MD5 is not that of the published one; the file is not changed.
 
@@ -108,8 +125,7 @@ def check_archive(path: Path, progress: Progress | None = None) -> None:
     if difference := difference_from(ARCHIVE_MD5, path, progress):
         raise DataError(
             f"{path} is not the published file of CIFAR-10: {difference}.",
-            f"It stays as it is. Give the path of {ARCHIVE} or, for images of your own, unpack "
-            "them and give the folder that holds train/ and test/.",
+            f"It stays as it is. Get {ARCHIVE} again, or name another source with --data.",
         )
 
 
@@ -187,7 +203,7 @@ CIFAR10_ARCHIVE = Format(
     "CIFAR-10",
     load=_load_archive_file,
     count_classes=lambda request: len(CLASS_NAMES),
-    recognises=Path.is_file,
+    recognises=is_archive,
     image_size=32,
 )
 CIFAR10_BATCHES = Format(

@@ -10,9 +10,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
+
+from cifar_cli.data.sources.pixels import NoImageError, Picture, Rules, square
 
 # Each image is decoded before it is resized; a file that unpacks to more than this is refused.
 MAX_PIXELS = 64_000_000
@@ -20,7 +20,7 @@ MAX_PIXELS = 64_000_000
 MAX_SIDE = 65_535
 MAX_BYTES = 256 * 2**20
 # Decoders of these formats hold an image's pixels four times, others twice.
-_COPYING = {"WEBP", "AVIF"}
+_COPYING = {"WEBP", "AVIF", "HEIF"}
 # Each scan of a JPEG file goes over all pixels; about ten are usual.
 MAX_SCANS = 100
 # 0xFF and the kind of a segment that has a length; coded pixels contain none.
@@ -33,13 +33,14 @@ _BYTES = (1, 2, 7)  # types of tags that stay bytes
 MAX_CALLS = 300_000
 _PLUGINS = {
     "PNG": ("Png", (".png",)),
-    "JPEG": ("Jpeg", (".jpg", ".jpeg")),
+    "JPEG": ("Jpeg", (".jpg", ".jpeg", ".jfif")),
     "BMP": ("Bmp", (".bmp",)),
     "GIF": ("Gif", (".gif",)),
     "TIFF": ("Tiff", (".tif", ".tiff")),
     "WEBP": ("WebP", (".webp",)),
     "PPM": ("Ppm", (".ppm",)),
     "AVIF": ("Avif", (".avif",)),
+    "HEIF": (None, (".heic", ".heif")),  # by the package pillow-heif
 }
 
 
@@ -47,7 +48,10 @@ def _known_formats() -> tuple[str, ...]:
     """Those of the supported formats that this version of Pillow can read."""
     for plugin, _ in _PLUGINS.values():
         with suppress(ImportError):  # an older Pillow has no AVIF
-            importlib.import_module(f"PIL.{plugin}ImagePlugin")
+            if plugin:
+                importlib.import_module(f"PIL.{plugin}ImagePlugin")
+            else:
+                importlib.import_module("pillow_heif").register_heif_opener()
     return tuple(name for name in _PLUGINS if name in Image.OPEN)
 
 
@@ -55,17 +59,14 @@ def _known_formats() -> tuple[str, ...]:
 # Ghostscript.
 FORMATS = _known_formats()
 EXTENSIONS = tuple(ending for name in FORMATS for ending in _PLUGINS[name][1])
+MISSING = tuple(e for name, (_, all_) in _PLUGINS.items() if name not in FORMATS for e in all_)
+"""Endings of formats that could be read with a newer Pillow, or with pillow-heif."""
 
 
-class NoImageError(Exception):
-    """A file that cannot be read as an image; its text is the reason."""
+def decode_image(data: bytes, rules: Rules) -> Picture:
+    """Decode a file's content.
 
-
-def decode_image(data: bytes, size: int) -> tuple[npt.NDArray[np.uint8], bool]:
-    """Decode a file's content to uint8 (size, size, 3), and whether it had to be resized.
-
-    16-bit gray is scaled to 8 bits, transparency is dropped. The images that all threads decode
-    at once have at most `MAX_PIXELS` together.
+    The images that all threads decode at once have at most `MAX_PIXELS` together.
 
     Raises:
         NoImageError: It is empty, damaged, not an image, or too large.
@@ -86,10 +87,7 @@ def decode_image(data: bytes, size: int) -> tuple[npt.NDArray[np.uint8], bool]:
                 _check_jpeg(data)
             file.allow(pixels)
             with _budget.taken(pixels * (MAX_PIXELS // most)):
-                rgb = _rgb(image)
-                if rgb.size == (size, size):
-                    return np.asarray(rgb, np.uint8), False
-                return np.asarray(rgb.resize((size, size), Image.Resampling.BICUBIC)), True
+                return square(image, rules)
     except (MemoryError, NoImageError):
         raise
     except UnidentifiedImageError as error:
@@ -181,13 +179,3 @@ class _PixelBudget:
 
 
 _budget = _PixelBudget(MAX_PIXELS)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        # Pillow would clip 16-bit gray to white; of 16-bit colours it takes the high byte.
-        high = np.asarray(image) >> 8
-        return Image.fromarray(high.astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise NoImageError("it has 32-bit pixels with no known maximum; save it with 8 or 16 bits")
-    return image if image.mode == "RGB" else image.convert("RGB")

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from cifar_cli.config import DataConfig
-from cifar_cli.data.sources.cifar10 import CIFAR10_ARCHIVE, CIFAR10_BATCHES, FOLDER
+from cifar_cli.data.sources.archive import ENDINGS, IMAGE_ARCHIVE
+from cifar_cli.data.sources.cifar10 import ARCHIVE, CIFAR10_ARCHIVE, CIFAR10_BATCHES
 from cifar_cli.data.sources.download import CIFAR10
 from cifar_cli.data.sources.folder import CLASS_FOLDERS
 from cifar_cli.data.sources.format import Format, Request
 from cifar_cli.data.sources.shapes import SHAPES
+from cifar_cli.data.sources.table import IMAGE_TABLE
 from cifar_cli.data.types import Dataset, Progress
 from cifar_cli.errors import DataError, OutOfMemoryError, nearest_hint
+from cifar_cli.text import printable
 
-FORMATS: tuple[Format, ...] = (CIFAR10, SHAPES, CIFAR10_ARCHIVE, CIFAR10_BATCHES, CLASS_FOLDERS)
+FORMATS: tuple[Format, ...] = (
+    CIFAR10,
+    SHAPES,
+    CIFAR10_ARCHIVE,
+    CIFAR10_BATCHES,
+    CLASS_FOLDERS,
+    IMAGE_ARCHIVE,
+    IMAGE_TABLE,
+)
 """The first that matches a `data.source` reads it; keywords come first."""
 
 
@@ -72,11 +83,12 @@ def _format(request: Request) -> Format:
     for candidate in FORMATS:
         if candidate.matches(request):
             return candidate
-    source, path = request.data.source, request.path
-    if path.is_dir():
+    source, path = printable(request.data.source), request.path
+    if path.is_file():
         raise DataError(
-            f"{source} holds neither train/<class>/ folders nor {FOLDER}/.",
-            "See doc/data.md for the layouts that are read.",
+            f"--data {source!r} is a file of no known kind: expected an archive of class folders "
+            f"({', '.join(ENDINGS)}), a .csv file of path,label, or CIFAR-10's {ARCHIVE}.",
+            "Unpack it, and give the folder that holds the class folders.",
         )
     if path.exists():
         raise DataError(f"--data {source!r} is neither a folder nor a regular file.")
