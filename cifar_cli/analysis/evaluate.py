@@ -68,7 +68,7 @@ class Evaluation:
     confusion: list[list[int]]
     """Row: true class, column: predicted class."""
     class_names: tuple[str, ...]
-    predictions: Predictions = field(repr=False)
+    predictions: Predictions = field(repr=False, compare=False)
     balanced_accuracy: float | None
     """Mean of the classes' accuracies (recalls)."""
     macro_f1: float | None

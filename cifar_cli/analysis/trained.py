@@ -50,8 +50,7 @@ class Trained:
         Raises:
             DivergedError: A logit is not finite.
         """
-        data, settings = self.config.data, self.runtime.settings
-        normalise = Normalise(*data.normalisation, settings.channels_last)
+        normalise = Normalise(*self.config.data.normalisation, self.runtime.channels_last)
         forward = tta_forward(self.model, tta)
         logits = predict_logits(self.model, images, normalise, self.runtime, forward, on_batch)
         if not logits.isfinite().all():

@@ -78,6 +78,11 @@ class Runtime:
         is_cuda = self.device.type == "cuda"
         return is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether images and filters have the memory layout channels_last."""
+        return self.settings.channels_last
+
     def autocast(self) -> torch.autocast:
         """A context in which forward passes have the configured precision."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.uses_bf16)
