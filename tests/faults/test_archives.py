@@ -70,6 +70,7 @@ def load(path: Path) -> list[str]:
 OUTSIDE = ("../a/x.png", "/a/x.png", "a/../../x.png", "C:/a/x.png", "C:\\a\\x.png")
 
 
+@pytest.mark.fault(99)
 def test_links_devices_and_ways_out_are_ignored_and_counted(in_tmp: Path) -> None:
     names = dict.fromkeys(OUTSIDE, (b"!", 0o100644))
     write_zip(Path("x.zip"), **names, **{"a/link.png": (b"/etc/passwd", 0o120777)})
@@ -114,6 +115,7 @@ def many_headers(path: Path) -> Path:
     return path
 
 
+@pytest.mark.fault(99)
 @pytest.mark.parametrize(
     ("make", "name", "words"),
     [
@@ -136,6 +138,7 @@ def test_bombs_are_refused_within_seconds(
     assert tree(in_tmp) == [name]
 
 
+@pytest.mark.fault(99)
 def test_more_files_than_may_be_are_refused(in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MAX_FILES", 9)
     for path in (write_zip(Path("x.zip")), write_tar(Path("x.tgz"))):
@@ -143,6 +146,7 @@ def test_more_files_than_may_be_are_refused(in_tmp: Path, monkeypatch: pytest.Mo
             load(path)
 
 
+@pytest.mark.fault(99)
 @pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz", "x.tar.xz", "x.tar.bz2"])
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\3\4" + bytes(500)])
 def test_what_is_no_archive_says_what_was_expected(
@@ -157,6 +161,7 @@ def test_what_is_no_archive_says_what_was_expected(
     assert answer.err.count("\n") == 1
 
 
+@pytest.mark.fault(99)
 @pytest.mark.parametrize("ending", ["zip", "tgz"])
 def test_an_archive_that_is_cut_short_or_changed_is_refused(in_tmp: Path, ending: str) -> None:
     path = (write_zip if ending == "zip" else write_tar)(Path(f"x.{ending}"))
@@ -188,6 +193,7 @@ def test_other_files_and_pictures_without_classes_name_the_nearest_layout(
 ROWS = [f"{name},{name[0]}" for name in GOOD]
 
 
+@pytest.mark.fault(100)
 @pytest.mark.parametrize(
     ("row", "words"),
     [
@@ -221,6 +227,7 @@ def test_wrong_rows_of_a_table_are_named_by_their_line(
     load(Path("x.csv"))
 
 
+@pytest.mark.fault(100)
 def test_a_table_without_end_is_refused(cli: Cli, in_tmp: Path) -> None:
     with Path("x.csv").open("wb") as file:
         file.truncate(10**12)
