@@ -52,6 +52,10 @@ class Predictions:
     """Wall-clock time of the network's work, from images in memory to logits."""
     notes: tuple[str, ...]
     """Remarks for the user on how the images were read."""
+    data: str = ""
+    """Name of the data."""
+    files: tuple[str, ...] = ()
+    """File of each image, relative to the data; empty: the images have none."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,12 @@ def evaluate(
     notes = dataset.notes
     if split == "val" and data is None and limit is None and splits.fingerprint != found.data:
         notes += ("These are not the images that the run was trained and validated on.",)
-    return summarise_predictions(Predictions(trained, owner, images, logits, seconds, notes))
+    files = _files(
+        dataset, images, "train" if split == "train" or not splits.val_is_test else "test"
+    )
+    return summarise_predictions(
+        Predictions(trained, owner, images, logits, seconds, notes, dataset.name, files)
+    )
 
 
 def summarise_predictions(predictions: Predictions) -> Evaluation:
@@ -160,6 +169,12 @@ def summarise_predictions(predictions: Predictions) -> Evaluation:
         top5_accuracy=top_k_accuracy(logits, labels, 5) if len(names) > 5 else None,
         confused=confused_pairs(confusion, names),
     )
+
+
+def _files(dataset: Dataset, images: ImageSet, split: str) -> tuple[str, ...]:
+    # To be simplified once every Dataset has `files`.
+    names = getattr(dataset, "files", {}).get(split, ())
+    return tuple(names[i] for i in images.indices.tolist()) if names else ()
 
 
 def _with_changes(

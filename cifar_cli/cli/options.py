@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -98,6 +98,12 @@ Seed = Annotated[int | None, of_configuration("--seed N", "Random seed. Default:
 Json = Annotated[bool, of_output("--json", "Print one JSON document on stdout.")]
 Quiet = Annotated[bool, of_output("--quiet", "Print no progress and no messages.")]
 Out = Annotated[Path | None, of_output("--out DIR", "Folder for the files.")]
+Format = Annotated[
+    Literal["png", "svg", "pdf"],
+    typer.Option(
+        "--format", metavar="png|svg|pdf", help="Format of the figures.", rich_help_panel=OUTPUT
+    ),
+]
 Run = Annotated[
     str | None,
     typer.Argument(

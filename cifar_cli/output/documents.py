@@ -82,11 +82,16 @@ def mistake_document(
     total: int,
     num_images: int,
     files: Iterable[Path],
+    names: Sequence[str] = (),
 ) -> Document:
-    """What `misclassified --json` prints: the mistakes shown, of `total` in `num_images` images."""
+    """What `misclassified --json` prints: the mistakes shown, of `total` in `num_images` images.
+
+    `names` are those of the images' files, by row; empty: they have none.
+    """
     images = [
         {
             "index": mistake.index,
+            **({"file": names[mistake.row]} if names else {}),
             "true": class_names[mistake.true],
             "predicted": class_names[mistake.predicted],
             "confidence": mistake.confidence,

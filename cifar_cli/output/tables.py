@@ -14,7 +14,8 @@ from cifar_cli.output.console import counted, duration, styled
 from cifar_cli.text import printable
 
 if TYPE_CHECKING:  # they need torch, which a list of recipes does not
-    from cifar_cli.analysis.metrics import ClassFigures
+    from cifar_cli.analysis.evaluate import Evaluation
+    from cifar_cli.analysis.metrics import ClassFigures, ConfusedPair
     from cifar_cli.doctor.checks import Check
     from cifar_cli.rundir import EpochRecord
 
@@ -56,27 +57,67 @@ def epoch_table(records: Sequence[EpochRecord], width: int) -> Table:
 
 
 def class_table(classes: Sequence[ClassFigures]) -> Table:
-    """One row per class: images, accuracy, precision."""
-    numbers = "Images", "Correct", "Accuracy %", "Precision %"
-    table = _table("Classes", "Class", *numbers, names=["Class"])
-    for figures in classes:
+    """One row per class: recall and precision, each with its number of images, and F1.
+
+    Of more than 40 classes the worst twenty and the best five.
+    """
+    from cifar_cli.analysis.metrics import worst_and_best
+
+    worst, best = worst_and_best(classes)
+    rows = [*worst, *best] if best else list(classes)
+    numbers = "Images", "Correct", "Recall %", "Predicted", "Precision %", "F1 %"
+    left_out = len(classes) - len(rows)
+    caption = f"The lowest recalls first; {left_out} classes in between." if best else ""
+    table = _table("Classes", "Class", *numbers, names=["Class"], caption=caption)
+    for place, figures in enumerate(rows, start=1):
         table.add_row(
             figures.name,
             f"{figures.num_images:,}",
             f"{figures.correct:,}",
             _percent(figures.accuracy),
+            f"{figures.num_predicted:,}",
             _percent(figures.precision),
+            _percent(figures.f1),
+            end_section=bool(best) and place == len(worst),
         )
     return table
 
 
+def confused_table(pairs: Sequence[ConfusedPair]) -> Table:
+    """The pairs of classes that are confused most often."""
+    names = "True class", "Predicted class"
+    table = _table("Most confused", *names, "Images", "% of the class", names=names)
+    for pair in pairs[:5]:
+        table.add_row(pair.true, pair.predicted, f"{pair.count:,}", _percent(pair.share))
+    return table
+
+
+def evaluation_text(result: Evaluation) -> Text:
+    """Accuracy with its interval, loss, and the means over classes."""
+    low, high = result.interval
+    means = {
+        "Balanced accuracy": result.balanced_accuracy,
+        "macro F1": result.macro_f1,
+        "top-5 accuracy": result.top5_accuracy,
+    }
+    known = [f"{name} {value:.2%}" for name, value in means.items() if value is not None]
+    return Text.assemble(
+        "Accuracy ",
+        styled(f"{result.accuracy:.2%}"),
+        f" (95% interval {low:.2%} to {high:.2%}): {result.correct:,} of {result.num_images:,} "
+        f"images\nLoss {result.loss:.4f}\n{', '.join(known)}",
+    )
+
+
 def mistake_table(images: Sequence[Mapping[str, Any]]) -> Table:
     """One row per misclassified image, with the entries of `mistake_document`."""
-    names = "True class", "Predicted class"
-    table = _table("Misclassified images", "Index", *names, "Confidence %", "Loss", names=names)
+    first = "File" if any("file" in image for image in images) else "Index"
+    names = "True class", "Predicted class", "File"
+    headers = first, *names[:2], "Confidence %", "Loss"
+    table = _table("Misclassified images", *headers, names=names)
     for image in images:
         table.add_row(
-            str(image["index"]),
+            str(image[first.lower()]),
             image["true"],
             image["predicted"],
             f"{100 * image['confidence']:.1f}",
