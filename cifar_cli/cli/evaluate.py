@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cifar_cli.cli import options
+from cifar_cli.cli import completion, options
 from cifar_cli.cli.result_files import replacement_note, result_stem
 
 if TYPE_CHECKING:
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 Checkpoint = Annotated[
     str,
     typer.Option(
-        metavar="last|best|FILE", help="Checkpoint to load. A FILE needs no run.", show_default=True
+        metavar="last|best|FILE",
+        help="Checkpoint to load. A FILE needs no run.",
+        show_default=True,
+        autocompletion=completion.checkpoints,
     ),
 ]
 Split = Annotated[
@@ -96,10 +99,9 @@ def evaluate(
 def stem_of(given: Mapping[str, Any], predictions: Predictions) -> str:
     """The start of the names of result files, for the options of a command."""
     checkpoint, run = str(given["checkpoint"]), predictions.run
-    for name in ("last", "best") if run else ():
-        own = run.last if name == "last" else run.best
-        if checkpoint != name and own.exists() and own.samefile(predictions.trained.path):
-            checkpoint = name
+    for own in [run.last, run.best] if run else []:
+        if own.exists() and own.samefile(predictions.trained.path):
+            checkpoint = checkpoint if checkpoint in ("last", "best") else own.stem
     return result_stem(
         split=given["split"],
         checkpoint=checkpoint,

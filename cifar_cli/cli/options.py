@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from cifar_cli.cli import completion
+
 if TYPE_CHECKING:
     from cifar_cli.config import Config
 
 IMAGES, CONFIGURATION, OUTPUT = "Images", "Configuration", "Output"
 
 
-def option_maker(panel: str) -> Callable[[str, str], Any]:
+def option_maker(panel: str) -> Callable[..., Any]:
     """A function from `--name METAVAR` and a text to an option, under a heading of the help."""
 
-    def make(declaration: str, text: str) -> Any:
+    def make(declaration: str, text: str, **more: Any) -> Any:
         name, _, metavar = declaration.partition(" ")
-        return typer.Option(name, metavar=metavar or None, help=text, rich_help_panel=panel)
+        return typer.Option(name, metavar=metavar or None, help=text, rich_help_panel=panel, **more)
 
     return make
 
@@ -69,7 +71,9 @@ SkipBadImages = Annotated[
 Recipe = Annotated[
     str,
     of_configuration(
-        "--recipe NAME|FILE", "A built-in recipe (see: cifar-resnet recipes list) or a YAML file."
+        "--recipe NAME|FILE",
+        "A built-in recipe (see: cifar-resnet recipes list) or a YAML file.",
+        autocompletion=completion.recipes,
     ),
 ]
 TrainRecipe = Annotated[
@@ -78,6 +82,7 @@ TrainRecipe = Annotated[
         "--recipe NAME|FILE",
         "A built-in recipe (see: cifar-resnet recipes list) or a YAML file. Default: "
         "baseline, or with --resume the run's own settings.",
+        autocompletion=completion.recipes,
     ),
 ]
 ConfigFile = Annotated[
@@ -109,6 +114,7 @@ Run = Annotated[
     typer.Argument(
         metavar="RUN",
         help="A run directory, or the name of one under runs/. Default: the newest run.",
+        autocompletion=completion.runs,
         show_default=False,
     ),
 ]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cifar_cli.cli import options
+from cifar_cli.cli import completion, options
 from cifar_cli.cli.result_files import replacement_note
 
 
@@ -18,6 +18,7 @@ def plot(
             metavar="[RUN]...",
             help="Run directories, or names under runs/. Default: the newest run.",
             show_default=False,
+            autocompletion=completion.runs,
         ),
     ] = None,
     out: options.Out = None,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # they need torch, which a list of recipes does not
     from cifar_cli.doctor.checks import Check
     from cifar_cli.rundir import EpochRecord
 
-EPOCHS_WIDTH, RECIPES_WIDTH = 84, 110
+EPOCHS_WIDTH, RECIPES_WIDTH, RUNS_WIDTH = 84, 110, 100
 """Columns that these tables take in their wide form."""
 BENCH_ROWS = (
     ("Accuracy %", "accuracy", 0.01, 2),
@@ -140,6 +140,44 @@ def recipe_table(recipes: Sequence[Mapping[str, Any]], width: int) -> Group:
         table.add_row(*cells, *([recipe["about"]] if is_wide else []))
         below.add_row(recipe["name"], recipe["about"])
     return Group(table, *([] if is_wide else [below]))
+
+
+def run_table(runs: Sequence[Mapping[str, Any]], width: int) -> Table:
+    """One row per run, with the entries of `runs_document`; a narrow table has fewer columns."""
+    names = "Name", "State", "Data"
+    is_wide = width >= RUNS_WIDTH
+    headers = *names, "Epochs", "Val acc %", *(["Best %", "Time", "Date"] if is_wide else [])
+    table = _table("Runs", *headers, names=names)
+    for run in runs:
+        cells = [run["name"], run["state"] or "--", run["data"] or "--"]
+        cells += [str(run["epochs_completed"]), _percent(run["val_accuracy"])]
+        if is_wide:
+            seconds = run["seconds"]
+            took = "--" if seconds is None else duration(seconds)
+            cells += [_percent(run["best_val_accuracy"]), took, _date(run["updated"])]
+        table.add_row(*cells)
+    return table
+
+
+def run_lines(run: Mapping[str, Any]) -> list[str | Text]:
+    """What is known of one run, with the entries of `runs_document`."""
+    seconds = run["seconds"]
+    rows = {
+        "directory": run["path"],
+        "state": run["state"] or "unknown",
+        "data": run["data"] or "unknown",
+        "epochs": str(run["epochs_completed"]),
+        "accuracy": f"{_percent(run['val_accuracy'])}% on validation after the last epoch",
+        "best": f"{_percent(run['best_val_accuracy'])}%",
+        "time": "--" if seconds is None else duration(seconds),
+        "updated": _date(run["updated"]),
+    }
+    return [styled(run["name"]), *(f"  {name:<10} {value}" for name, value in rows.items())]
+
+
+def _date(text: str) -> str:
+    """Date and time to the minute."""
+    return text[:16].replace("T", " ") or "--"
 
 
 def setting_lines(setting: Mapping[str, Any]) -> list[str | Text]:

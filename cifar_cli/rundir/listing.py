@@ -25,7 +25,7 @@ OWN_ENTRIES = frozenset({
 })  # fmt: skip
 # Options of one training rather than parts of a recipe.
 _NOT_OF_RECIPE = {
-    "data": {"dir", "workers", "limit_train", "limit_val", "val_fraction", "skip_bad_images"},
+    "data": {"dir", "workers", "skip_bad_images"},
     "model": {"dropout", "residual_dropout"},
     "optim": {"max_lr", "weight_decay", "bias_lr", "head_lr"},
     "schedule": {"div_factor", "final_div_factor", "pct_start"},
@@ -104,7 +104,9 @@ def kept_because(runs: Sequence[RunFacts]) -> dict[str, str]:
             best[run.recipe] = run
     for run in runs:
         folder = RunDir(Path(run.path))
-        strange = sorted(e.name for e in folder.path.iterdir() if e.name not in OWN_ENTRIES)
+        strange = ["what cannot be listed"]
+        with suppress(OSError):
+            strange = sorted({e.name for e in folder.path.iterdir()} - OWN_ENTRIES)
         if run.state == "running":
             reasons[run.path] = "it is running"
         elif best.get(run.recipe) is run:
