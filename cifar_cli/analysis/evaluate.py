@@ -52,6 +52,10 @@ class Predictions:
     """Wall-clock time of the network's work, from images in memory to logits."""
     notes: tuple[str, ...]
     """Remarks for the user on how the images were read."""
+    data: str = ""
+    """Name of the data."""
+    files: tuple[str, ...] = ()
+    """File of each image, relative to the data; empty: the images have none."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,10 @@ def evaluate(
     notes = dataset.notes
     if split == "val" and data is None and limit is None and splits.fingerprint != found.data:
         notes += ("These are not the images that the run was trained and validated on.",)
-    return summarise_predictions(Predictions(trained, owner, images, logits, seconds, notes))
+    files = splits.file_names(split)
+    return summarise_predictions(
+        Predictions(trained, owner, images, logits, seconds, notes, dataset.name, files)
+    )
 
 
 def summarise_predictions(predictions: Predictions) -> Evaluation:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 Z_95 = 1.959963984540054
+MANY_CLASSES, WORST, BEST = 40, 20, 5
+"""With more classes than the first, only so many of the worst and of the best are shown."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,20 @@ def class_figures(confusion: list[list[int]], names: tuple[str, ...]) -> tuple[C
             )
         )
     return tuple(figures)
+
+
+def worst_and_best(
+    classes: Sequence[ClassFigures],
+) -> tuple[list[ClassFigures], list[ClassFigures]]:
+    """The classes by accuracy, the lowest first; of more than 40 the lowest 20 and the highest 5.
+
+    Returns:
+        All classes and none; or the two ends.
+    """
+    ranked = sorted(classes, key=lambda one: -1.0 if one.accuracy is None else one.accuracy)
+    if len(ranked) <= MANY_CLASSES:
+        return ranked, []
+    return ranked[:WORST], ranked[-BEST:]
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:

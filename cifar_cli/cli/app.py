@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from cifar_cli import __version__
-from cifar_cli.cli import recipes
+from cifar_cli.cli import recipes, runs
 from cifar_cli.cli.bench import bench
 from cifar_cli.cli.doctor import doctor
 from cifar_cli.cli.evaluate import evaluate
@@ -28,11 +28,12 @@ from cifar_cli.errors import path_problem
 from cifar_cli.output.streams import own_streams, plain_warnings
 from cifar_cli.text import printable
 
+COMPLETION = "_CIFAR_RESNET_COMPLETE"
+"""A shell sets this variable and calls the program, to complete a command line."""
 app = typer.Typer(
     name="cifar-resnet",
     help="Train a custom ResNet on CIFAR-10, and see what it learned.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -51,6 +52,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(runs.app, name="runs")
 
 
 def _version(wanted: bool) -> None:
@@ -91,6 +93,8 @@ def _run(arguments: list[str], stopping: Stopping) -> int:
         sys.stdout.flush()
     except BaseException as error:
         stopping.raises = False
+        if isinstance(error, SystemExit) and _is_completing(arguments):
+            return int(error.code or 0)
         if stopping.number is None and not isinstance(error, KeyboardInterrupt):
             if "--debug" in arguments:
                 trace = "".join(traceback.format_exception(error))
@@ -107,10 +111,17 @@ def _run(arguments: list[str], stopping: Stopping) -> int:
 
 def _drop_bad_variables() -> None:
     """Forget variables that libraries would read as numbers or commands, and that are not."""
-    os.environ.pop("_CIFAR_RESNET_COMPLETE", None)  # the shell completion that is not offered
+    if not re.fullmatch(r"(source|complete)_\w{2,12}", os.environ.get(COMPLETION, "")):
+        os.environ.pop(COMPLETION, None)
     for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
         if not re.fullmatch("[1-9][0-9]{1,4}", os.environ.get(name, "80")):
             del os.environ[name]
+
+
+def _is_completing(arguments: list[str]) -> bool:
+    """Whether Typer answers a shell, or shows or installs completion; it exits afterwards."""
+    options = "--show-completion", "--install-completion"
+    return COMPLETION in os.environ or any(text.startswith(options) for text in arguments)
 
 
 def _has_current_folder() -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cifar_cli.cli import options
+from cifar_cli.cli.result_files import replacement_note
 
 if TYPE_CHECKING:
     from cifar_cli.config import Config
@@ -32,6 +33,7 @@ def find_lr(
     device: options.Device = None,
     seed: options.Seed = None,
     out: options.Out = None,
+    format_: options.Format = "png",
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -45,6 +47,7 @@ def find_lr(
     from cifar_cli.output.console import command_line, show
     from cifar_cli.output.documents import lr_document
     from cifar_cli.output.figures.curves import lr_range
+    from cifar_cli.output.figures.style import about_line
     from cifar_cli.output.progress import Bars
     from cifar_cli.storage import write_csv, write_json
     from cifar_cli.training.lr_search import check_range, lr_range_test
@@ -52,8 +55,11 @@ def find_lr(
     from cifar_cli.training.runtime import Runtime
 
     check_range(start_lr, end_lr, num_iter)
+    files = [(out or Path("lr_range")) / f"lr_range.{end}" for end in (format_, "csv", "json")]
+    notes = replacement_note(files, "find-lr")
     runtime = Runtime.start(settings)
     with Bars(quiet) as bars, memory_errors(*smaller_batch(settings)):
+        bars.say(notes)
         with memory_errors(*fewer_images(settings)):
             settings, dataset, splits = open_images(settings, bars.update)
         bars.say(dataset.notes)
@@ -67,12 +73,12 @@ def find_lr(
             step_mode=step_mode,
             on_step=bars.update,
         )
-    folder = out or Path("lr_range")
-    files = [folder / f"lr_range{end}" for end in (".png", ".csv", ".json")]
-    lr_range(files[0], curve.lrs, curve.smoothed, curve.suggestions, curve.band, step_mode)
+    footer = about_line("", dataset.name, "train", len(splits.train))
+    suggestions, band = curve.suggestions, curve.band
+    lr_range(files[0], curve.lrs, curve.smoothed, suggestions, band, step_mode, footer)
     columns = ("lr", "loss", "smoothed_loss")
-    rows = zip(curve.lrs, curve.losses, curve.smoothed, strict=True)
-    write_csv(files[1], list(columns), [dict(zip(columns, row, strict=True)) for row in rows])
+    points = zip(curve.lrs, curve.losses, curve.smoothed, strict=True)
+    write_csv(files[1], list(columns), [dict(zip(columns, p, strict=True)) for p in points])
     document = lr_document(curve, files)
     write_json(files[2], document)
     how = "stopped early because the loss diverged" if curve.stopped_early else "the whole range"

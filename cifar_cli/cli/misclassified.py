@@ -8,7 +8,14 @@ from typing import Annotated, Literal
 import typer
 
 from cifar_cli.cli import options
-from cifar_cli.cli.evaluate import Checkpoint, Split, evaluate_with_progress
+from cifar_cli.cli.evaluate import (
+    Checkpoint,
+    Split,
+    evaluate_with_progress,
+    foot_of,
+    say_replacements,
+    stem_of,
+)
 
 GALLERY_AT_MOST = 100
 
@@ -33,6 +40,7 @@ def misclassified(
     skip_bad_images: options.SkipBadImages = False,
     device: options.Device = None,
     out: options.Out = None,
+    format_: options.Format = "png",
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -54,9 +62,17 @@ def misclassified(
     folder = out or (
         predictions.run.subfolder("misclassified") if predictions.run else Path("misclassified")
     )
-    files = [folder / "gallery.png", folder / "misclassified.csv"]
+    stem = stem_of(given, predictions)
+    tag = "" if stem == "val_last" else f"_{stem}"
+    files = [folder / f"gallery{tag}.{format_}", folder / f"misclassified{tag}.csv"]
+    say_replacements(files, "misclassified", given, predictions)
     document = mistake_document(
-        mistakes[:n], names, total=len(mistakes), num_images=len(images), files=files
+        mistakes[:n],
+        names,
+        total=len(mistakes),
+        num_images=len(images),
+        files=files,
+        names=predictions.files,
     )
     drawn = mistakes[: min(n, GALLERY_AT_MOST)]
     order = {"loss": "highest loss first", "confidence": "most confident first"}
@@ -64,9 +80,19 @@ def misclassified(
     mistake_gallery(
         files[0],
         images.images[[m.row for m in drawn]].numpy(),
-        [Caption(names[m.true], names[m.predicted], m.confidence) for m in drawn],
+        [
+            Caption(
+                names[m.true],
+                names[m.predicted],
+                m.confidence,
+                predictions.files[m.row] if predictions.files else f"image {m.index}",
+            )
+            for m in drawn
+        ],
         f"{share} misclassified; {len(drawn)} shown, {order.get(sort, 'in order')}",
+        foot_of(given, predictions),
     )
     rows = document["images"]
-    write_csv(files[1], ["index", "true", "predicted", "confidence", "loss"], rows)
+    columns = ["index", *["file"] * bool(predictions.files)]
+    write_csv(files[1], [*columns, "true", "predicted", "confidence", "loss"], rows)
     show(document, json, mistake_table(rows), f"{share} are misclassified.")

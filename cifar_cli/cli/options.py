@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from cifar_cli.cli import completion
 
 if TYPE_CHECKING:
     from cifar_cli.config import Config
@@ -14,12 +16,12 @@ if TYPE_CHECKING:
 IMAGES, CONFIGURATION, OUTPUT = "Images", "Configuration", "Output"
 
 
-def option_maker(panel: str) -> Callable[[str, str], Any]:
+def option_maker(panel: str) -> Callable[..., Any]:
     """A function from `--name METAVAR` and a text to an option, under a heading of the help."""
 
-    def make(declaration: str, text: str) -> Any:
+    def make(declaration: str, text: str, **more: Any) -> Any:
         name, _, metavar = declaration.partition(" ")
-        return typer.Option(name, metavar=metavar or None, help=text, rich_help_panel=panel)
+        return typer.Option(name, metavar=metavar or None, help=text, rich_help_panel=panel, **more)
 
     return make
 
@@ -69,7 +71,9 @@ SkipBadImages = Annotated[
 Recipe = Annotated[
     str,
     of_configuration(
-        "--recipe NAME|FILE", "A built-in recipe (see: cifar-resnet recipes list) or a YAML file."
+        "--recipe NAME|FILE",
+        "A built-in recipe (see: cifar-resnet recipes list) or a YAML file.",
+        autocompletion=completion.recipes,
     ),
 ]
 TrainRecipe = Annotated[
@@ -78,6 +82,7 @@ TrainRecipe = Annotated[
         "--recipe NAME|FILE",
         "A built-in recipe (see: cifar-resnet recipes list) or a YAML file. Default: "
         "baseline, or with --resume the run's own settings.",
+        autocompletion=completion.recipes,
     ),
 ]
 ConfigFile = Annotated[
@@ -98,11 +103,18 @@ Seed = Annotated[int | None, of_configuration("--seed N", "Random seed. Default:
 Json = Annotated[bool, of_output("--json", "Print one JSON document on stdout.")]
 Quiet = Annotated[bool, of_output("--quiet", "Print no progress and no messages.")]
 Out = Annotated[Path | None, of_output("--out DIR", "Folder for the files.")]
+Format = Annotated[
+    Literal["png", "svg", "pdf"],
+    typer.Option(
+        "--format", metavar="png|svg|pdf", help="Format of the figures.", rich_help_panel=OUTPUT
+    ),
+]
 Run = Annotated[
     str | None,
     typer.Argument(
         metavar="RUN",
         help="A run directory, or the name of one under runs/. Default: the newest run.",
+        autocompletion=completion.runs,
         show_default=False,
     ),
 ]

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cifar_cli.cli import options
+from cifar_cli.cli import completion, options
+from cifar_cli.cli.result_files import replacement_note
 
 
 def plot(
@@ -17,9 +18,11 @@ def plot(
             metavar="[RUN]...",
             help="Run directories, or names under runs/. Default: the newest run.",
             show_default=False,
+            autocompletion=completion.runs,
         ),
     ] = None,
     out: options.Out = None,
+    format_: options.Format = "png",
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -28,7 +31,7 @@ def plot(
     Default folder: the run's plots/; for several runs comparison/.
     """
     from cifar_cli.errors import CheckpointError
-    from cifar_cli.output.console import show
+    from cifar_cli.output.console import remarks, show
     from cifar_cli.output.documents import file_document
     from cifar_cli.output.figures.curves import (
         RunCurves,
@@ -37,9 +40,19 @@ def plot(
         step_losses,
     )
     from cifar_cli.rundir import find_run
+    from cifar_cli.rundir.listing import about_run, whole_number
 
     found = [find_run(run) for run in runs] if runs else [find_run()]
-    curves = [RunCurves(run.name, run.read_metrics(), run.read_steps()) for run in found]
+    curves = [
+        RunCurves(
+            run.name,
+            run.read_metrics(),
+            run.read_steps(),
+            num_classes=whole_number(run, "num_classes"),
+            about=about_run(run),
+        )
+        for run in found
+    ]
     for run, curve in zip(found, curves, strict=True):
         if not curve.epochs:
             when = "training is in its first one" if run.is_running else "nothing trains there now"
@@ -47,8 +60,13 @@ def plot(
                 f"{run.path} has no finished epoch yet ({when}); there is nothing to plot."
             )
     folder = out or (found[0].subfolder("plots") if len(found) == 1 else Path("comparison"))
-    files = [loss_and_accuracy(folder / "loss_accuracy.png", curves)]
+    figures = {"loss_accuracy": loss_and_accuracy}
     if all(curve.steps for curve in curves):
-        files.append(learning_rates(folder / "learning_rate.png", curves))
-        files.append(step_losses(folder / "step_loss.png", curves))
+        figures |= {"learning_rate": learning_rates, "step_loss": step_losses}
+    files = [folder / f"{name}.{format_}" for name in figures]
+    is_own = out is None and len(found) == 1
+    for note in [] if quiet else replacement_note(files, "plot", in_run=is_own):
+        remarks().say(note)
+    for file, draw in zip(files, figures.values(), strict=True):
+        draw(file, curves)
     show(file_document(files), json)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cifar_cli.cli import options
+from cifar_cli.cli.result_files import replacement_note
 
 
 def preview_augs(
@@ -30,6 +31,7 @@ def preview_augs(
     set_: options.Set = None,
     seed: options.Seed = None,
     out: options.Out = None,
+    format_: options.Format = "png",
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -43,39 +45,36 @@ def preview_augs(
     settings = options.resolve(locals())
     folder = out or Path("preview")
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     from cifar_cli.data.opening import open_images
     from cifar_cli.data.preview import preview
     from cifar_cli.output.console import show
     from cifar_cli.output.documents import file_document
     from cifar_cli.output.figures.images import augmentation_grid, sample_grid
+    from cifar_cli.output.figures.style import MAKER, about_line
     from cifar_cli.output.progress import Bars
     from cifar_cli.storage import atomic_file
 
+    names = [f"{name}.{format_}" for name in ("samples", "samples_labelled", "augmentations")]
+    files = [folder / name for name in (*names, f"image_{index}_epoch_{epoch}.png")]
     with Bars(quiet) as bars:
+        bars.say(replacement_note(files, "preview-augs"))
         settings, dataset, _ = open_images(settings, bars.update)
         bars.say(dataset.notes)
     seen = preview(dataset, settings, n, epoch, index)
     samples = seen.samples.numpy()
     rows = [seen.original, *seen.alone.values(), seen.trained_on]
-    names = ["original", *seen.alone, f"as trained on,\nepochs {epoch} to {epoch + 7}"]
-    exact = folder / f"image_{index}_epoch_{epoch}.png"
-    files = [
-        sample_grid(folder / "samples.png", samples, f"Training images of {dataset.name}"),
-        sample_grid(
-            folder / "samples_labelled.png",
-            samples,
-            f"Training images of {dataset.name} with their classes",
-            seen.sample_labels,
-        ),
-        augmentation_grid(
-            folder / "augmentations.png",
-            [row.numpy() for row in rows],
-            names,
-            f"Augmentations of training image {index} ({seen.label})",
-        ),
-        exact,
-    ]
-    with atomic_file(exact) as file:
-        Image.fromarray(seen.trained_on[0].numpy()).save(file, format="png")
+    shown = ["original", *seen.alone, f"as trained on,\nepochs {epoch} to {epoch + 7}"]
+    footer = about_line("", dataset.name, "train", len(dataset.train))
+    title = f"Training images of {dataset.name}"
+    sample_grid(files[0], samples, title, footer=footer)
+    sample_grid(files[1], samples, f"{title} with their classes", seen.sample_labels, footer)
+    title = f"Augmentations of training image {index} ({seen.label})"
+    augmentation_grid(files[2], [row.numpy() for row in rows], shown, title, footer)
+    about = PngInfo()
+    about.add_text("Software", MAKER)
+    with atomic_file(files[3]) as file:
+        image = Image.fromarray(seen.trained_on[0].numpy())
+        image.save(file, format="png", pnginfo=about)
     show(file_document(files), json)

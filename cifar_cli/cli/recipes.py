@@ -8,12 +8,15 @@ from typing import Annotated
 
 import typer
 
-from cifar_cli.cli import options
+from cifar_cli.cli import completion, options
 
 app = typer.Typer(
     help="List, show and copy the built-in recipes, and explain settings.", no_args_is_help=True
 )
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A built-in recipe.")]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="A built-in recipe.", autocompletion=completion.recipes),
+]
 
 
 @app.command("list")

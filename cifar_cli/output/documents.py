@@ -17,10 +17,15 @@ if TYPE_CHECKING:  # most commands need no torch to print what they found
     from cifar_cli.doctor.checks import Check
     from cifar_cli.experiments.bench import BenchRun
     from cifar_cli.models.summary import ModelSummary
+    from cifar_cli.rundir.listing import RunFacts
     from cifar_cli.training.lr_curve import LrCurve
     from cifar_cli.training.result import TrainResult
 
 Document = dict[str, Any]
+RUN_KEYS = (
+    "name", "path", "state", "data", "epochs_completed", "val_accuracy", "best_val_accuracy",
+    "seconds", "updated",
+)  # fmt: skip
 BENCH_FIGURES = (
     "accuracy", "accuracy_six_views", "train_seconds", "process_seconds", "evaluate_seconds",
     "cpu_seconds", "peak_bytes", "train_flops",
@@ -82,11 +87,16 @@ def mistake_document(
     total: int,
     num_images: int,
     files: Iterable[Path],
+    names: Sequence[str] = (),
 ) -> Document:
-    """What `misclassified --json` prints: the mistakes shown, of `total` in `num_images` images."""
+    """What `misclassified --json` prints: the mistakes shown, of `total` in `num_images` images.
+
+    `names` are those of the images' files, by row; empty: they have none.
+    """
     images = [
         {
             "index": mistake.index,
+            **({"file": names[mistake.row]} if names else {}),
             "true": class_names[mistake.true],
             "predicted": class_names[mistake.predicted],
             "confidence": mistake.confidence,
@@ -150,6 +160,17 @@ def setting_document(entries: Sequence[Explanation]) -> Document:
     return _document(settings=settings)
 
 
+def runs_document(runs: Sequence[RunFacts]) -> Document:
+    """What `runs list --json` and `runs show --json` print."""
+    return _document(runs=[_values(run, RUN_KEYS) for run in runs])
+
+
+def prune_document(going: Sequence[RunFacts], kept: Mapping[str, str], removed: bool) -> Document:
+    """What `runs prune --json` prints: the runs that would go or are gone, and why others stay."""
+    reasons = [{"path": path, "reason": reason} for path, reason in kept.items()]
+    return _document(**runs_document(going), kept=reasons, removed=removed)
+
+
 def file_document(files: Iterable[Path]) -> Document:
     """What a command prints with `--json` that only writes files."""
     return _document(files=_paths(files))
@@ -160,7 +181,7 @@ def _widths(model: ModelConfig) -> list[int]:
 
 
 def _document(**entries: Any) -> Document:
-    return {"schema_version": SCHEMA_VERSION, **entries}
+    return {"schema_version": SCHEMA_VERSION} | entries
 
 
 def _values(result: object, keys: Iterable[str]) -> Document:

@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Self
 
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 from cifar_cli.config import Config
 from cifar_cli.output.console import counted, duration, remarks
 from cifar_cli.rundir import EpochRecord, RunDir
 from cifar_cli.text import printable
 from cifar_cli.training.observer import Observer
+from cifar_cli.training.state import Running
 
 LONG_SECONDS = 3600
+WIDE = 100
+"""Columns from which on the bar shows speed and the last validation too."""
 QUICKER = "--recipe fast90 (minutes on a CPU), --epochs, --limit-train, or a GPU"
+
+
+class _Left(ProgressColumn):
+    """The time that is left."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        left = task.time_remaining
+        if left is None or task.finished:
+            return Text("")
+        return Text(f"{left:.0f} s left" if left < 60 else f"{duration(left)} left")
 
 
 class Bars:
@@ -34,11 +50,10 @@ class Bars:
         self.console = remarks()
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}", markup=False),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            _Left(),
             console=self.console,
             transient=True,
             disable=quiet or not self.console.is_terminal,
@@ -52,14 +67,22 @@ class Bars:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def update(self, what: str, done: int, total: int | None, note: str = "") -> None:
-        """Show that `done` of `total` is done of `what`."""
+    def update(
+        self, what: str, done: int, total: int | None, note: str = "", title: str = ""
+    ) -> None:
+        """Show that `done` of `total` is done of `what`; `title` is shown in its place."""
         if what not in self._tasks:
             # Started at `done`, so that what earlier processes did does not count as speed.
             self._tasks[what] = self._bars.add_task(
-                printable(what), total=total, completed=done, note=""
+                printable(title or what), total=total, completed=done, note=""
             )
-        self._bars.update(self._tasks[what], completed=done, total=total, note=note)
+        self._bars.update(
+            self._tasks[what],
+            completed=done,
+            total=total,
+            note=note,
+            description=printable(title or what),
+        )
 
     def say(self, texts: Iterable[str]) -> None:
         """Print messages, above the bars."""
@@ -82,6 +105,8 @@ class TrainDisplay(Bars, Observer):
         self.num_images = self.steps = self.first_step = 0
         self.shown = 0.0
         self.began: float | None = None
+        self.running: Callable[[], Running] | None = None
+        self.last = ""
 
     def progress(self, what: str, done: int, total: int | None) -> None:
         """Show what happens before training."""
@@ -102,8 +127,12 @@ class TrainDisplay(Bars, Observer):
             f"{counted(steps, 'step')}; run directory {run.path}"
         )
 
+    def watch(self, running: Callable[[], Running]) -> None:
+        """Show the figures of the running epoch too."""
+        self.running = running
+
     def stepped(self, epoch: int, step: int) -> None:
-        """Move the bars on, a few times a second."""
+        """Move the bar on, a few times a second."""
         now = time.perf_counter()
         # The first step sets up memory, and a resumed epoch has steps behind it.
         if self.began is None:
@@ -113,11 +142,18 @@ class TrainDisplay(Bars, Observer):
         self.shown = now
         total = self.config.train.epochs * self.steps
         done = (epoch - 1) * self.steps + step
-        self.update("Training", done, total)
         seen = min(step * self.config.train.batch_size, self.num_images)
+        notes = []
+        if self.running:
+            loss, correct = self.running()
+            notes.append(f"loss {loss:.3f}  acc {correct / seen:.1%}")
+        if self.last and (not self.running or self.console.width >= WIDE):
+            notes.append(self.last)
         seen -= self.first_step * self.config.train.batch_size
-        speed = f"{seen / (now - self.began):,.0f} images/s" if seen > 0 else ""
-        self.update(f"Epoch {epoch}", step, self.steps, speed)
+        if seen > 0 and self.console.width >= WIDE:
+            notes.append(f"{seen / (now - self.began):,.0f} images/s")
+        title = f"Epoch {epoch}/{self.config.train.epochs}"
+        self.update("Training", done, total, "  ".join(notes), title)
 
     def estimated(self, seconds: float) -> None:
         """Warn if training will take more than an hour."""
@@ -126,7 +162,7 @@ class TrainDisplay(Bars, Observer):
 
     def epoch_ended(self, record: EpochRecord) -> None:
         """Print the epoch's line."""
-        self.remove(f"Epoch {record.epoch}")
+        self.last = f"val acc {record.val_accuracy:.1%}"
         self.began, self.first_step = time.perf_counter(), 0
         epoch = f"epoch {record.epoch:>{len(str(self.config.train.epochs))}}"
         accuracies = f"{record.train_accuracy:7.2%}", f"{record.val_accuracy:7.2%}"

@@ -14,11 +14,12 @@ from cifar_cli.output.console import counted, duration, styled
 from cifar_cli.text import printable
 
 if TYPE_CHECKING:  # they need torch, which a list of recipes does not
-    from cifar_cli.analysis.metrics import ClassFigures
+    from cifar_cli.analysis.evaluate import Evaluation
+    from cifar_cli.analysis.metrics import ClassFigures, ConfusedPair
     from cifar_cli.doctor.checks import Check
     from cifar_cli.rundir import EpochRecord
 
-EPOCHS_WIDTH, RECIPES_WIDTH = 84, 110
+EPOCHS_WIDTH, RECIPES_WIDTH, RUNS_WIDTH = 84, 110, 100
 """Columns that these tables take in their wide form."""
 BENCH_ROWS = (
     ("Accuracy %", "accuracy", 0.01, 2),
@@ -56,27 +57,67 @@ def epoch_table(records: Sequence[EpochRecord], width: int) -> Table:
 
 
 def class_table(classes: Sequence[ClassFigures]) -> Table:
-    """One row per class: images, accuracy, precision."""
-    numbers = "Images", "Correct", "Accuracy %", "Precision %"
-    table = _table("Classes", "Class", *numbers, names=["Class"])
-    for figures in classes:
+    """One row per class: recall and precision, each with its number of images, and F1.
+
+    Of more than 40 classes the worst twenty and the best five.
+    """
+    from cifar_cli.analysis.metrics import worst_and_best
+
+    worst, best = worst_and_best(classes)
+    rows = [*worst, *best] if best else list(classes)
+    numbers = "Images", "Correct", "Recall %", "Predicted", "Precision %", "F1 %"
+    left_out = len(classes) - len(rows)
+    caption = f"The lowest recalls first; {left_out} classes in between." if best else ""
+    table = _table("Classes", "Class", *numbers, names=["Class"], caption=caption)
+    for place, figures in enumerate(rows, start=1):
         table.add_row(
             figures.name,
             f"{figures.num_images:,}",
             f"{figures.correct:,}",
             _percent(figures.accuracy),
+            f"{figures.num_predicted:,}",
             _percent(figures.precision),
+            _percent(figures.f1),
+            end_section=bool(best) and place == len(worst),
         )
     return table
 
 
+def confused_table(pairs: Sequence[ConfusedPair]) -> Table:
+    """The pairs of classes that are confused most often."""
+    names = "True class", "Predicted class"
+    table = _table("Most confused", *names, "Images", "% of the class", names=names)
+    for pair in pairs[:5]:
+        table.add_row(pair.true, pair.predicted, f"{pair.count:,}", _percent(pair.share))
+    return table
+
+
+def evaluation_text(result: Evaluation) -> Text:
+    """Accuracy with its interval, loss, and the means over classes."""
+    low, high = result.interval
+    means = {
+        "Balanced accuracy": result.balanced_accuracy,
+        "macro F1": result.macro_f1,
+        "top-5 accuracy": result.top5_accuracy,
+    }
+    known = [f"{name} {value:.2%}" for name, value in means.items() if value is not None]
+    return Text.assemble(
+        "Accuracy ",
+        styled(f"{result.accuracy:.2%}"),
+        f" (95% interval {low:.2%} to {high:.2%}): {result.correct:,} of {result.num_images:,} "
+        f"images\nLoss {result.loss:.4f}\n{', '.join(known)}",
+    )
+
+
 def mistake_table(images: Sequence[Mapping[str, Any]]) -> Table:
     """One row per misclassified image, with the entries of `mistake_document`."""
-    names = "True class", "Predicted class"
-    table = _table("Misclassified images", "Index", *names, "Confidence %", "Loss", names=names)
+    first = "File" if any("file" in image for image in images) else "Index"
+    names = "True class", "Predicted class", "File"
+    headers = first, *names[:2], "Confidence %", "Loss"
+    table = _table("Misclassified images", *headers, names=names)
     for image in images:
         table.add_row(
-            str(image["index"]),
+            str(image[first.lower()]),
             image["true"],
             image["predicted"],
             f"{100 * image['confidence']:.1f}",
@@ -99,6 +140,44 @@ def recipe_table(recipes: Sequence[Mapping[str, Any]], width: int) -> Group:
         table.add_row(*cells, *([recipe["about"]] if is_wide else []))
         below.add_row(recipe["name"], recipe["about"])
     return Group(table, *([] if is_wide else [below]))
+
+
+def run_table(runs: Sequence[Mapping[str, Any]], width: int) -> Table:
+    """One row per run, with the entries of `runs_document`; a narrow table has fewer columns."""
+    names = "Name", "State", "Data"
+    is_wide = width >= RUNS_WIDTH
+    headers = *names, "Epochs", "Val acc %", *(["Best %", "Time", "Date"] if is_wide else [])
+    table = _table("Runs", *headers, names=names)
+    for run in runs:
+        cells = [run["name"], run["state"] or "--", run["data"] or "--"]
+        cells += [str(run["epochs_completed"]), _percent(run["val_accuracy"])]
+        if is_wide:
+            seconds = run["seconds"]
+            took = "--" if seconds is None else duration(seconds)
+            cells += [_percent(run["best_val_accuracy"]), took, _date(run["updated"])]
+        table.add_row(*cells)
+    return table
+
+
+def run_lines(run: Mapping[str, Any]) -> list[str | Text]:
+    """What is known of one run, with the entries of `runs_document`."""
+    seconds = run["seconds"]
+    rows = {
+        "directory": run["path"],
+        "state": run["state"] or "unknown",
+        "data": run["data"] or "unknown",
+        "epochs": str(run["epochs_completed"]),
+        "accuracy": f"{_percent(run['val_accuracy'])}% on validation after the last epoch",
+        "best": f"{_percent(run['best_val_accuracy'])}%",
+        "time": "--" if seconds is None else duration(seconds),
+        "updated": _date(run["updated"]),
+    }
+    return [styled(run["name"]), *(f"  {name:<10} {value}" for name, value in rows.items())]
+
+
+def _date(text: str) -> str:
+    """Date and time to the minute."""
+    return text[:16].replace("T", " ") or "--"
 
 
 def setting_lines(setting: Mapping[str, Any]) -> list[str | Text]:

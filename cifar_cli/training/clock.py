@@ -26,6 +26,8 @@ class Clock:
         self.observer, self.runtime = observer, runtime
         self.left = (epochs - state.epoch + 1) * steps - state.step
         self.seen, self.second_step_began = 0, 0.0
+        if runtime.device.type == "cpu":
+            observer.watch(state.running)
 
     def stepped(self, epoch: int, step: int) -> None:
         self.seen += 1

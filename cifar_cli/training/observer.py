@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cifar_cli.config import Config
 from cifar_cli.rundir import EpochRecord, RunDir
+from cifar_cli.training.state import Running
 from cifar_cli.training.warning_signs import Sign
 
 
@@ -15,6 +18,12 @@ class Observer:
 
     def started(self, run: RunDir, config: Config, images: int, steps: int, epoch: int) -> None:
         """Training starts at `epoch`, with `images` images and `steps` steps an epoch."""
+
+    def watch(self, running: Callable[[], Running]) -> None:
+        """Called before the first step on a CPU: `running()` gives figures at any time at no cost.
+
+        On other devices it is not called, as asking would hold up their work.
+        """
 
     def stepped(self, epoch: int, step: int) -> None:
         """`step` steps of the epoch are done."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,17 @@ from cifar_cli.training.memory import memory_errors, smaller_network
 from cifar_cli.training.optim import build_optimizer
 from cifar_cli.training.runtime import Runtime
 from cifar_cli.training.step import Outcome, class_weights
+
+LAST_STEPS = 20
+
+
+class Running(NamedTuple):
+    """Figures of the epoch that is running."""
+
+    loss: float
+    """Mean of the last steps."""
+    correct: int
+    """Images classified correctly in the epoch so far."""
 
 
 @dataclass
@@ -50,6 +63,11 @@ class TrainState:
         self.losses.append(outcome.loss)
         so_far = self.correct
         self.correct = outcome.correct if so_far is None else so_far + outcome.correct
+
+    def running(self) -> Running:
+        """Figures of the current epoch; waits for the device."""
+        last = torch.stack(self.losses[-LAST_STEPS:]).mean() if self.losses else math.nan
+        return Running(float(last), 0 if self.correct is None else int(self.correct))
 
     def restart_epoch(self) -> None:
         """Count the current epoch, or the next one, from its first step."""

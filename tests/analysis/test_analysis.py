@@ -21,11 +21,13 @@ from cifar_cli.analysis.metrics import (
     mean_of,
     top_k_accuracy,
     wilson_interval,
+    worst_and_best,
 )
-from cifar_cli.analysis.mistakes import find_mistakes
+from cifar_cli.analysis.mistakes import find_mistakes, prediction_rows
 from cifar_cli.analysis.tta import tta_forward
 from cifar_cli.data.sources.load import load_dataset
 from cifar_cli.data.splits import choose_splits
+from cifar_cli.data.types import ImageSet
 from cifar_cli.errors import CheckpointError, ConfigError, DataError
 
 
@@ -109,6 +111,33 @@ def test_mistakes_are_ranked_by_loss_confidence_or_index() -> None:
     assert (first.row, first.true, first.predicted) == (2, 1, 2)
     assert first.loss == pytest.approx(math.log(2 + math.exp(9)))
     assert first.confidence == pytest.approx(math.exp(9) / (2 + math.exp(9)))
+
+
+def test_predictions_are_listed_image_by_image() -> None:
+    logits = torch.tensor([[0.0, 1.0, -9.0], [3.0, 0.0, 0.0]])
+    pixels = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
+    images = ImageSet(pixels, torch.tensor([0, 0]), torch.tensor([7, 5]))
+    first, second = prediction_rows(logits, images, ("a", "b", "c"), ("x/1.png", "x/2.png"))
+    assert list(first)[:4] == ["index", "file", "true", "predicted"]
+    assert (first["index"], first["file"], first["true"], first["predicted"]) == (
+        7, "x/1.png", "a", "b",
+    )  # fmt: skip
+    assert first["probability_1"] == pytest.approx(math.e / (1 + math.e), abs=1e-4)
+    assert second["class_1"] == "a"
+    assert sum(second[f"probability_{n}"] for n in (1, 2, 3)) == pytest.approx(1, abs=1e-5)
+    assert second["loss"] == pytest.approx(math.log(1 + 2 * math.exp(-3)), abs=1e-5)
+    assert "file" not in prediction_rows(logits, images, ("a", "b", "c"))[0]
+
+
+def test_of_many_classes_the_worst_and_the_best_are_chosen() -> None:
+    classes = class_figures(torch.eye(9, dtype=int).tolist(), tuple("abcdefghi"))
+    assert worst_and_best(classes) == (list(classes), [])
+    matrix = [[0] * 300 for _ in range(300)]
+    for number, row in enumerate(matrix):
+        row[number], row[number - 1] = 300 - number, number
+    worst, best = worst_and_best(class_figures(matrix, tuple(map(str, range(300)))))
+    assert [one.name for one in worst] == [str(n) for n in range(299, 279, -1)]
+    assert [one.name for one in best] == ["4", "3", "2", "1", "0"]
 
 
 def test_ranking_by_confidence_differs_from_ranking_by_loss() -> None:

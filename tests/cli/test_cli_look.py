@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -136,10 +137,85 @@ def test_evaluate_prints_figures_and_leaves_pictures(cli: Cli, trained: Path, in
     assert "95% interval" in answer.out
     assert "hourglass" in answer.out
     assert tree(in_tmp) == [
-        f"o/val_last{end}" for end in (".json", "_classes.png", "_confusion.png")
+        f"o/val_last{end}"
+        for end in (".json", "_classes.png", "_confusion.png", "_predictions.csv")
     ]
+    for text in ("Recall %", "Precision %", "Balanced accuracy", "macro F1", "top-5", "Most conf"):
+        assert text in answer.out
+    found = rows(in_tmp / "o/val_last_predictions.csv")
+    assert len(found) == 50
+    assert all(row["predicted"] == row["class_1"] for row in found)
+    assert all(float(row["probability_1"]) >= float(row["probability_5"]) > 0 for row in found)
+    report = json.loads((in_tmp / "o/val_last.json").read_text())
+    assert sum(row["true"] == row["predicted"] for row in found) == report["correct"]
+    losses = [float(row["loss"]) for row in found]
+    assert np.mean(losses) == pytest.approx(report["loss"], abs=1e-5)
     assert is_picture(in_tmp / "o/val_last_confusion.png")
     assert is_picture(in_tmp / "o/val_last_classes.png")
+
+
+def test_results_of_other_images_never_replace_the_full_ones(
+    cli: Cli, trained: Path, in_tmp: Path
+) -> None:
+    flags = ("--out", "o", "--quiet")
+    best = trained / "checkpoints/best.pt"
+    (in_tmp / "weights.pt").write_bytes(best.read_bytes())
+    for options in (
+        ["--limit-val", 20],
+        ["--split", "test"],
+        ["--tta", "flip"],
+        ["--checkpoint", best],
+        ["--checkpoint", "weights.pt"],
+        [],
+    ):
+        for command in ("evaluate", "misclassified"):
+            if command == "evaluate" or "--tta" not in options:
+                assert cli(command, trained, *flags, *options).code == 0
+    stems = {name.name.removesuffix(".json") for name in (in_tmp / "o").glob("*.json")}
+    (of_file,) = (stem for stem in stems if "weights" in stem)
+    assert re.fullmatch(r"val_weights-[0-9a-f]{6}", of_file)
+    others = {"val_last", "val_last_n20", "test_last", "val_last_flip", "val_best"}
+    assert stems - {of_file} == others
+    galleries = {path.stem for path in (in_tmp / "o").glob("gallery*")}
+    tags = {f"_{stem}" for stem in stems} - {"_val_last", "_val_last_flip"} | {""}
+    assert galleries == {f"gallery{tag}" for tag in tags}
+
+
+def test_earlier_results_are_replaced_with_a_word_and_other_files_never(
+    cli: Cli, trained: Path, in_tmp: Path
+) -> None:
+    commands: dict[str, tuple[object, ...]] = {
+        "evaluate": (trained,),
+        "misclassified": (trained,),
+        "plot": (trained,),
+        "preview-augs": ("--data", "shapes", "--n", 4),
+        "find-lr": (*TINY_FLAGS, "--num-iter", 18, "--start-lr", "1e-5", "--end-lr", 0.1),
+    }
+    for command, arguments in commands.items():
+        first = cli(command, *arguments, "--out", command, "--json")
+        assert first.code == 0, first.err
+        assert "Replacing" not in first.err
+        again = cli(command, *arguments, "--out", command, "--json")
+        assert again.code == 0, again.err
+        assert f"Replacing results of an earlier {command} in {command}: " in again.err
+        (in_tmp / again.json["files"][0]).write_bytes(b"a picture of my own")
+        refused = cli(command, *arguments, "--out", command)
+        assert refused.code == 2
+        assert "cifar-resnet has not written it" in refused.err
+        assert (in_tmp / first.json["files"][0]).read_bytes() == b"a picture of my own"
+
+
+@pytest.mark.parametrize("form", ["svg", "pdf"])
+def test_figures_are_written_in_the_format_that_is_asked_for(
+    cli: Cli, trained: Path, in_tmp: Path, form: str
+) -> None:
+    for command in ("evaluate", "misclassified", "plot"):
+        for _ in range(2):
+            answer = cli(command, trained, "--out", "o", "--format", form, "--json")
+            assert answer.code == 0, answer.err
+        assert any(file.endswith(f".{form}") for file in answer.json["files"])
+        assert not any(file.endswith(".png") for file in answer.json["files"])
+    assert cli("plot", trained, "--format", "bmp").code == 2
 
 
 def test_evaluate_as_json(cli: Cli, trained: Path) -> None:

@@ -20,6 +20,8 @@ COMMANDS = (
     "doctor",
     "recipes",
     "recipes list",
+    "runs",
+    "runs list",
 )
 HEAVY = ("torch", "numpy", "matplotlib", "albumentations", "torchvision", "PIL", "cv2", "pydantic")
 PROBE = """

@@ -105,11 +105,12 @@ from cifar_cli.cli.app import run
 commands = ["list"], ["list", "--json"], ["show", "demo"], \
     ["copy", "demo", "a"], ["explain", "model"]
 codes = [run(["recipes", *command]) for command in commands]
+codes += [run(["runs", *command]) for command in (["list"], ["prune"])]
 sys.exit(f"{codes} {HEAVY & set(sys.modules)}" if any(codes) or HEAVY & set(sys.modules) else 0)
 """
 
 
-def test_recipes_are_listed_shown_copied_and_explained_without_torch(tmp_path: Path) -> None:
+def test_recipes_and_runs_are_listed_and_shown_without_torch(tmp_path: Path) -> None:
     program = f"HEAVY = {HEAVY!r}{COMMANDS}"
     path = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run(

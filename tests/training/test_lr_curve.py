@@ -129,21 +129,13 @@ def test_the_steepest_rule_is_torch_lr_finders_own_on_a_falling_curve() -> None:
     assert other_rules(lrs, losses)["steepest"] == theirs
 
 
-def test_a_training_with_the_suggestion_learns(
+def test_a_training_with_the_suggestion_is_as_good_as_one_with_the_recipes_own_rate(
     in_tmp: Path,
 ) -> None:
-    small = {
-        "train.epochs": 4,
-        "train.batch_size": 32,
-        "model.width": 8,
-        "data.limit_train": 1500,
-        "data.limit_val": 300,
-    }
-    auto = load_config("demo", env={}, settings={**small, "optim.max_lr": "auto"})
-    found = train(auto, "auto").val_accuracy
-    grid = [
-        train(load_config("demo", env={}, settings={**small, "optim.max_lr": rate}), f"at{rate}")
-        for rate in (1e-4, 1e-3, 1e-2)
-    ]
-    assert found > 0.5
-    assert found > max(result.val_accuracy for result in grid) - 0.1
+    small = {"train.epochs": 3, "model.width": 8, "data.limit_val": 500}
+    own, found = (
+        train(load_config("demo", env={}, settings=small | changes), name)
+        for name, changes in (("own", {}), ("auto", {"optim.max_lr": "auto"}))
+    )
+    assert found.val_accuracy > 0.25
+    assert found.val_accuracy > own.val_accuracy - 0.05

@@ -8,21 +8,30 @@ from math import log10
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
+from cifar_cli.output.console import counted
+from cifar_cli.output.figures.lettering import fitted
 from cifar_cli.output.figures.style import (
     BLUE,
     CYCLE,
     GREEN,
+    GREY,
     LINES,
     ORANGE,
     VERMILION,
-    label,
+    legend_below,
     new_figure,
 )  # fmt: skip
 from cifar_cli.rundir import EpochRecord, StepRecord
 
 LABELS = {"middle": "suggestion"}
+NAME_WIDTH = 130.0
+"""Room for the name of a run, in points."""
+DWARFING = 20
+"""How many times the median, or 1, a loss must be for a logarithmic axis."""
 MARKS = {"middle": VERMILION, "steepest": BLUE, "valley": GREEN, "minimum/10": ORANGE}
 
 
@@ -33,15 +42,23 @@ class RunCurves:
     name: str
     epochs: Sequence[EpochRecord]
     steps: Sequence[StepRecord]
+    num_classes: int | None = None
+    """For the line of chance; None: unknown."""
+    about: str = ""
+    """Its data, split and number of images."""
 
 
 def loss_and_accuracy(path: Path, runs: Sequence[RunCurves]) -> Path:
     """Loss and accuracy against epochs, training and validation; several runs overlaid."""
-    with new_figure(path, 10, 4) as figure:
+    title = ""
+    if len(runs) == 1 and runs[0].epochs:
+        last = runs[0].epochs[-1]
+        title = f"Validation accuracy {last.val_accuracy:.2%} after epoch {last.epoch}"
+    with new_figure(path, 10, 4, title, _footer(runs)) as figure:
         loss, accuracy = figure.subplots(1, 2)
         for number, run in enumerate(runs):
             epochs = [r.epoch for r in run.epochs]
-            prefix = f"{label(run.name)}: " if len(runs) > 1 else ""
+            prefix = f"{_short(run.name)}: " if len(runs) > 1 else ""
             train_colour = CYCLE[number % len(CYCLE)]
             val_colour = train_colour if len(runs) > 1 else VERMILION
             marker = "o" if len(epochs) < 3 else None
@@ -67,24 +84,24 @@ def loss_and_accuracy(path: Path, runs: Sequence[RunCurves]) -> Path:
         loss.set(title="Loss", xlabel="epoch", ylabel="cross entropy, mean per image")
         accuracy.set(title="Accuracy", xlabel="epoch", ylabel="images classified correctly")
         accuracy.yaxis.set_major_formatter(PercentFormatter())
+        _fit_losses(loss, [x for r in runs for e in r.epochs for x in (e.train_loss, e.val_loss)])
         for axis in (loss, accuracy):
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if len(runs) == 1:
-            loss.legend(loc="best")
-            if runs[0].epochs:
-                last = runs[0].epochs[-1]
-                accuracy.set_title(
-                    f"Accuracy: {last.val_accuracy:.2%} on validation after epoch {last.epoch}"
-                )
-        else:
-            handles, labels = loss.get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(runs) * 2))
+        handles, labels = loss.get_legend_handles_labels()
+        classes = {run.num_classes for run in runs}
+        if len(classes) == 1 and (count := classes.pop()):
+            chance = 100 / count
+            handles.append(
+                accuracy.axhline(chance, color=GREY, linestyle=":", linewidth=1.2, zorder=1)
+            )
+            labels.append(f"chance, {chance:.3g}%")
+        legend_below(figure, handles, labels, ncols=4)
     return path
 
 
 def learning_rates(path: Path, runs: Sequence[RunCurves]) -> Path:
     """Learning rate against steps."""
-    with new_figure(path, 6.4, 3.6) as figure:
+    with new_figure(path, 6.4, 3.6, "Learning rate", _footer(runs)) as figure:
         axis = figure.subplots()
         for number, run in enumerate(runs):
             axis.plot(
@@ -92,9 +109,9 @@ def learning_rates(path: Path, runs: Sequence[RunCurves]) -> Path:
                 [s.lr for s in run.steps],
                 linestyle=LINES[number % len(LINES)],
                 color=CYCLE[number % len(CYCLE)],
-                label=label(run.name),
+                label=_short(run.name),
             )
-        axis.set(title="Learning rate", xlabel="step", ylabel="learning rate")
+        axis.set(xlabel="step", ylabel="learning rate")
         axis.set_ylim(bottom=0)
         if len(runs) > 1:
             axis.legend()
@@ -102,27 +119,58 @@ def learning_rates(path: Path, runs: Sequence[RunCurves]) -> Path:
 
 
 def step_losses(path: Path, runs: Sequence[RunCurves]) -> Path:
-    """Training loss against steps: each step faintly, and its running mean."""
-    with new_figure(path, 6.4, 3.6) as figure:
+    """Training loss against steps: each step faintly, and the mean of the steps around it."""
+    with new_figure(path, 6.4, 3.6, "Training loss by step", _footer(runs)) as figure:
         axis = figure.subplots()
         for number, run in enumerate(runs):
             colour = CYCLE[number % len(CYCLE)]
             losses = np.array([s.train_loss for s in run.steps])
-            steps = np.array([s.step for s in run.steps])
+            steps = [s.step for s in run.steps]
+            window = max(1, min(len(losses) // 10, 50)) | 1  # odd: as many before as after
             axis.plot(steps, losses, color=colour, alpha=0.25, linewidth=0.8)
-            window = max(1, min(len(losses) // 10, 50))
-            mean = np.convolve(losses, np.ones(window) / window, mode="valid")
             axis.plot(
-                steps[window - 1 :],
-                mean,
+                steps,
+                centred_mean(losses, window),
                 color=colour,
-                label=f"{label(run.name)}, mean of {window} steps",
+                label=f"{_short(run.name)}, mean of {counted(window, 'step')} around each",
             )
-        axis.set(
-            title="Training loss by step", xlabel="step", ylabel="cross entropy, mean per image"
-        )
+        axis.set(xlabel="step", ylabel="cross entropy, mean per image")
+        _fit_losses(axis, [s.train_loss for run in runs for s in run.steps])
         axis.legend()
     return path
+
+
+def centred_mean(values: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:
+    """Mean over an odd number of neighbours; at the ends over those that there are."""
+    sides = window // 2
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    places = np.arange(len(values))
+    ends = np.minimum(places + sides + 1, len(values))
+    starts = np.maximum(places - sides, 0)
+    mean: npt.NDArray[np.float64] = (sums[ends] - sums[starts]) / (ends - starts)
+    return mean
+
+
+def _fit_losses(axis: Axes, losses: Sequence[float]) -> None:
+    """Make the axis logarithmic if one value is so large that the others would be a flat line."""
+    if losses and max(losses) > DWARFING * max(float(np.median(losses)), 1.0):
+        smallest = min(losses)
+        axis.set_yscale("log" if smallest > 0 else "symlog")
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+        axis.set_ylabel(f"{axis.get_ylabel()} (log scale)")
+
+
+def _short(name: str) -> str:
+    return fitted(name, NAME_WIDTH, 10)
+
+
+def _footer(runs: Sequence[RunCurves]) -> str:
+    several = len(runs) > 1
+    texts = [
+        f"{run.name}: {run.about}" if several else f"run {run.name} · {run.about}" for run in runs
+    ]
+    return "   ".join(text for text, run in zip(texts, runs, strict=True) if run.about)
 
 
 def lr_range(
@@ -132,9 +180,10 @@ def lr_range(
     suggestions: Mapping[str, float],
     band: tuple[float, float],
     step_mode: str = "exp",
+    footer: str = "",
 ) -> Path:
     """Loss against learning rate, with each suggestion and the band of good rates marked."""
-    with new_figure(path, 7, 4.2) as figure:
+    with new_figure(path, 7, 4.2, footer=footer) as figure:
         axis = figure.subplots()
         axis.plot(lrs, losses, color=BLUE, label="smoothed loss")
         if step_mode == "exp":

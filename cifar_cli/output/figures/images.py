@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cifar_cli.output.figures.style import GREY, label, new_figure
+from cifar_cli.output.figures.lettering import fitted
+from cifar_cli.output.figures.style import GREY, new_figure
 
 Images = npt.NDArray[np.uint8]
 CELL = 1.15
@@ -19,34 +20,43 @@ CELL = 1.15
 
 @dataclass(frozen=True)
 class Caption:
-    """Two lines under an image: the true class, and the predicted one with its confidence."""
+    """Lines around an image: the true class above; below the prediction, and the file's name."""
 
     true: str
     predicted: str
     confidence: float
+    name: str = ""
+    """Of its file, or its position; empty: none is shown."""
 
 
 def sample_grid(
-    path: Path, images: Images, title: str, labels: Sequence[str] | None = None
+    path: Path,
+    images: Images,
+    title: str,
+    labels: Sequence[str] | None = None,
+    footer: str = "",
 ) -> Path:
     """Images (N, H, W, 3) in a grid, each with its label above, if there are labels."""
     columns = _columns(len(images))
     rows = math.ceil(len(images) / columns)
-    cell = CELL + (0.22 if labels else 0)
-    with new_figure(path, max(3.6, columns * CELL), rows * cell + 0.45) as figure:
-        figure.suptitle(label(title, 90), fontsize=11, fontweight="bold")
+    labels = [fitted(text, 72 * CELL - 4, 8.5, lines=2) for text in labels or ()]
+    lines = max((text.count("\n") + 1 for text in labels), default=0)
+    width = max(3.6, columns * CELL)
+    with new_figure(path, width, rows * (CELL + 0.17 * lines) + 0.45, title, footer) as figure:
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         _show_all(axes, images)
-        for axis, text in zip(axes, labels or (), strict=False):
-            axis.set_title(label(text, 12), fontsize=8.5, fontweight="normal", pad=3)
+        for axis, text in zip(axes, labels, strict=False):
+            axis.set_title(text, fontsize=8.5, fontweight="normal", pad=3)
     return path
 
 
-def augmentation_grid(path: Path, rows: Sequence[Images], names: Sequence[str], title: str) -> Path:
+def augmentation_grid(
+    path: Path, rows: Sequence[Images], names: Sequence[str], title: str, footer: str = ""
+) -> Path:
     """One row per augmentation, its name on the left; each row's images (N, H, W, 3)."""
     columns = max(len(row) for row in rows)
-    with new_figure(path, 1.7 + columns * CELL, len(rows) * (CELL + 0.05) + 0.45) as figure:
-        figure.suptitle(label(title, 90), fontsize=11, fontweight="bold")
+    width, height = 1.7 + columns * CELL, len(rows) * (CELL + 0.05) + 0.45
+    with new_figure(path, width, height, title, footer) as figure:
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for row, images, name in zip(grid, rows, names, strict=True):
             _show_all(row, images)
@@ -56,22 +66,28 @@ def augmentation_grid(path: Path, rows: Sequence[Images], names: Sequence[str], 
     return path
 
 
-def mistake_gallery(path: Path, images: Images, captions: Sequence[Caption], title: str) -> Path:
+def mistake_gallery(
+    path: Path, images: Images, captions: Sequence[Caption], title: str, footer: str = ""
+) -> Path:
     """Wrongly classified images, each with its true and its predicted class."""
     columns = min(5, max(1, len(images)))
     rows = max(1, math.ceil(len(images) / columns))
-    with new_figure(path, max(4.2, columns * 1.75), rows * 2.2 + 0.5) as figure:
-        figure.suptitle(label(title, 90), fontsize=11, fontweight="bold")
+    width = max(4.6, columns * 1.8)
+    room = 72 * width / columns - 10
+    above = [fitted(f"true: {c.true}", room, 9, lines=3, bold=True) for c in captions]
+    below = [
+        f"{fitted(f'predicted: {c.predicted}', room, 9, lines=3)}\n{c.confidence:.0%} sure"
+        + (f"\n{fitted(c.name, room, 9)}" if c.name else "")
+        for c in captions
+    ]
+    lines = sum(max((t.count("\n") + 1 for t in texts), default=1) for texts in (above, below))
+    height = min(width / columns, 2.3) + 0.18 * lines
+    with new_figure(path, width, rows * height + 0.5, title, footer) as figure:
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         _show_all(axes, images)
-        for axis, caption in zip(axes, captions, strict=False):
-            axis.set_title(f"true: {label(caption.true, 18)}", fontsize=9, fontweight="bold", pad=4)
-            axis.set_xlabel(
-                f"predicted: {label(caption.predicted, 18)}\n{caption.confidence:.0%} sure",
-                fontsize=9,
-                color="#A33B00",
-                labelpad=3,
-            )
+        for axis, true, predicted in zip(axes, above, below, strict=False):
+            axis.set_title(true, fontsize=9, fontweight="bold", pad=4)
+            axis.set_xlabel(predicted, fontsize=9, color="#A33B00", labelpad=3)
         if len(images) == 0:
             axes[0].text(0.5, 0.5, "no mistakes", ha="center", va="center", color=GREY)
     return path

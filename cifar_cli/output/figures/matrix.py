@@ -3,79 +3,131 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 
-from cifar_cli.output.figures.style import BLUE, GREY, label, new_figure
+from cifar_cli.analysis.metrics import ClassFigures, wilson_interval, worst_and_best
+from cifar_cli.output.figures.lettering import fitted
+from cifar_cli.output.figures.style import (
+    BLACK,
+    BLUE,
+    GREY,
+    SKY,
+    VERMILION,
+    legend_below,
+    new_figure,
+)
 
-NUMBERS_UP_TO = 20
-BARS_UP_TO = 60
+NUMBERS_UP_TO = 40
+NAME_WIDTH = 120.0
+"""Room for the name of a class, in points."""
 
 
 def confusion(
-    path: Path, counts: Sequence[Sequence[int]], names: Sequence[str], title: str
+    path: Path,
+    counts: Sequence[Sequence[int]],
+    names: Sequence[str],
+    title: str,
+    footer: str = "",
 ) -> Path:
-    """Rows are true classes, columns predicted ones; cells in percent of the row."""
+    """Rows are true classes, columns predicted ones; cells in percent of the row.
+
+    Errors have a colour scale of their own, up to the largest one; up to 40 classes have numbers.
+    """
     matrix = np.asarray(counts, dtype=float)
-    rows = np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    share = 100 * matrix / rows
-    size = min(max(5.2, 0.52 * len(names) + 2), 12.5)
-    with new_figure(path, size + 0.8, size) as figure:
-        axis = figure.subplots()
-        image = axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
-        axis.grid(visible=False)
-        axis.set(title=title, xlabel="predicted class", ylabel="true class")
-        ticks = range(len(names)) if len(names) <= 60 else range(0, len(names), len(names) // 30)
-        axis.set_xticks(
-            list(ticks),
-            [label(names[i]) for i in ticks],
-            rotation=45,
-            ha="right",
-            rotation_mode="anchor",
+    share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    diagonal = np.eye(len(names), dtype=bool)
+    errors = share[~diagonal]
+    largest = max(1.0, float(errors.max())) if errors.size else 1.0
+    side = min(max(3.2, 0.48 * len(names)), 10.5)  # of the matrix, in inches
+    cell = 72 * side / len(names)
+    every = ceil(5.0 / cell)  # names below 5 points cannot be read
+    size = min(10.0, max(5.0, 0.8 * cell * every))
+    ticks = range(0, len(names), every)
+    lines = 2 if cell * every > 2.6 * size else 1
+    labels = [fitted(names[i], NAME_WIDTH, size, lines=lines) for i in ticks]
+    with new_figure(path, side + 3.6, side + 2, title, footer) as figure:
+        axis, *bars = figure.subplots(1, 3, width_ratios=[1, 0.035, 0.035])
+        scales = (
+            (diagonal, "Oranges", largest, "errors, % of the true class"),
+            (~diagonal, "Blues", 100.0, "classified correctly, % of the true class"),
         )
-        axis.set_yticks(list(ticks), [label(names[i]) for i in ticks])
-        axis.tick_params(length=0)
+        for bar, (hidden, colours, top, meaning) in zip(bars, scales, strict=True):
+            shown = np.ma.masked_array(share, hidden)
+            image = axis.imshow(shown, cmap=colours, vmin=0, vmax=top, interpolation="nearest")
+            figure.colorbar(image, cax=bar, label=meaning)
+        axis.grid(visible=False)
+        axis.set(xlabel="predicted class", ylabel="true class")
+        axis.set_xticks(ticks, labels, rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_yticks(ticks, labels)
+        axis.tick_params(length=0, labelsize=size)
         axis.spines[:].set_visible(False)
         if len(names) <= NUMBERS_UP_TO:
             for (row, column), value in np.ndenumerate(share):
                 if matrix[row, column]:
+                    dark = value > 0.68 * (100 if row == column else largest)
                     axis.text(
                         column,
                         row,
                         f"{value:.0f}" if value >= 0.95 else f"{value:.1f}",
                         ha="center",
                         va="center",
-                        fontsize=8.5,
-                        color="white" if value > 55 else "black",
+                        fontsize=min(8.5, 0.36 * cell),
+                        color="white" if dark else "black",
                     )
-        figure.colorbar(image, ax=axis, shrink=0.8, label="% of the true class")
     return path
 
 
 def class_accuracy(
-    path: Path, names: Sequence[str], accuracies: Sequence[float | None], title: str
+    path: Path, classes: Sequence[ClassFigures], title: str, footer: str = ""
 ) -> Path:
-    """One bar per class, the worst at the bottom (of many only the worst); a line at the mean."""
-    known = sorted(
-        ((n, 100 * a) for n, a in zip(names, accuracies, strict=True) if a is not None),
-        key=lambda pair: pair[1],
-    )
-    mean = float(np.mean([value for _, value in known])) if known else 0.0
-    if len(known) > BARS_UP_TO:
-        title += f"\nthe lowest {BARS_UP_TO} of {len(known)} classes"
-        known = known[:BARS_UP_TO]
-    with new_figure(path, 6.4, max(2.4, 0.32 * len(known) + 1.1)) as figure:
+    """One bar per class with its 95% interval, the worst at the bottom; of many the ends only.
+
+    Lines show the mean of the classes, and what guessing would get.
+    """
+    known = [c for c in classes if c.accuracy is not None]
+    mean = 100 * sum(c.correct / c.num_images for c in known) / max(len(known), 1)
+    worst, best = worst_and_best(known)
+    if best:
+        title += f"; the lowest {len(worst)} and the highest {len(best)} of {len(known)} classes"
+    shown = [*worst, *best]
+    # A gap where classes are left out.
+    rows = [*range(len(worst)), *(len(worst) + 1 + i for i in range(len(best)))]
+    with new_figure(path, 7.4, max(2.4, 0.32 * len(shown) + 1.4), title, footer) as figure:
         axis = figure.subplots()
-        values = [value for _, value in known]
-        bars = axis.barh(range(len(known)), values, color=BLUE, height=0.7)
-        axis.set_yticks(range(len(known)), [label(name) for name, _ in known])
-        # A white ground keeps the line of the mean from running through a number.
-        ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-        axis.bar_label(bars, fmt="%.1f", padding=3, fontsize=8.5, bbox=ground, zorder=3)
-        axis.axvline(mean, color=GREY, linestyle="--", linewidth=1.2, label=f"mean {mean:.1f}%")
-        axis.set(title=title, xlabel="images of the class classified correctly, %", xlim=(0, 109))
+        values = [100 * c.correct / c.num_images for c in shown]
+        axis.barh(rows, values, color=SKY, height=0.7)
+        intervals = [wilson_interval(c.correct, c.num_images) for c in shown]
+        spans = [
+            (value - 100 * low, 100 * high - value)
+            for value, (low, high) in zip(values, intervals, strict=True)
+        ]
+        if shown:
+            axis.errorbar(
+                values,
+                rows,
+                xerr=np.clip(np.transpose(spans), 0, None),
+                fmt="none",
+                ecolor=BLACK,
+                elinewidth=1,
+                capsize=2.5,
+                label="95% interval (Wilson)",
+            )
+        for row, value, one in zip(rows, values, shown, strict=True):
+            axis.text(103, row, f"{value:.1f}   n = {one.num_images:,}", fontsize=8.5, va="center")
+        axis.set_yticks(rows, [fitted(c.name, NAME_WIDTH, 9, lines=2) for c in shown], fontsize=9)
+        if best:
+            axis.text(0, len(worst), " ⋮", va="center", color=GREY)
+        axis.axvline(mean, color=BLUE, linestyle="--", linewidth=1.2, label=f"mean {mean:.1f}%")
+        chance = 100 / max(len(classes), 1)
+        axis.axvline(
+            chance, color=VERMILION, linestyle=":", linewidth=1.4, label=f"chance {chance:.3g}%"
+        )
+        axis.set(xlabel="images of the class classified correctly, %", xlim=(0, 101))
+        axis.set_ylim(-0.6, (rows or [0])[-1] + 0.6)
         axis.set_xticks(range(0, 101, 20))
         axis.grid(visible=False, axis="y")
-        figure.legend(loc="outside lower center")
+        legend_below(figure, ncols=3, fontsize=9)
     return path

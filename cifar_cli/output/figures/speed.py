@@ -8,7 +8,8 @@ from pathlib import Path
 from matplotlib.ticker import FuncFormatter
 
 from cifar_cli.output.console import counted, duration
-from cifar_cli.output.figures.style import CYCLE, LINES, label, new_figure
+from cifar_cli.output.figures.lettering import fitted
+from cifar_cli.output.figures.style import CYCLE, LINES, new_figure
 
 Curve = Sequence[tuple[float, float]]
 
@@ -34,13 +35,14 @@ def accuracy_against_seconds(path: Path, recipes: Mapping[str, Sequence[Curve]])
                 tuple(sum(values) / len(values) for values in zip(*points, strict=True))
                 for points in zip(*curves, strict=False)
             ]
+            short = fitted(name, 160, 10)
             runs = counted(len(curves), "run")
             axis.plot(
                 *_columns(mean, unit),
                 color=colour,
                 linestyle=LINES[number % len(LINES)],
                 marker="o",
-                label=f"{label(name)} ({runs}): {mean[-1][1]:.2%} after {duration(mean[-1][0])}",
+                label=f"{short} ({runs}): {mean[-1][1]:.2%} after {duration(mean[-1][0])}",
             )
         axis.set(
             title="Accuracy against time",
