@@ -22,7 +22,7 @@ def build_config(tree: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(_prepared(tree))
     except ValidationError as error:
-        problems = [_describe(problem, tree) for problem in error.errors()]
+        problems = [_describe(problem, tree) for problem in _without_alternatives(error.errors())]
     except RecursionError:
         problems = ["a value is nested too deeply"]
     raise wrong_settings(problems)
@@ -75,13 +75,31 @@ def _without_coercion(value: Any) -> Any:
     return repr(value).lower() if isinstance(value, bool) else value
 
 
+def _is_type(part: int | str) -> bool:
+    """Whether a part of a location is not a name but a type, one of several that a value may be."""
+    return part in ("float", "bool") or str(part).startswith(("literal[", "tuple["))
+
+
+def _without_alternatives(problems: Iterable[Any]) -> list[Any]:
+    """Without that a value is not `auto` either, if what else is wrong with it is there too."""
+    problems = list(problems)
+    others = [p["loc"] for p in problems if p["type"] != "literal_error"]
+    return [
+        problem
+        for problem in problems
+        if problem["type"] != "literal_error"
+        or isinstance(problem["input"], str)
+        or not any(loc[:2] == problem["loc"][:2] for loc in others)
+    ]
+
+
 def _describe(problem: Any, tree: Mapping[str, Any]) -> str:
     location = [part for part in problem["loc"] if not str(part).startswith("constrained")]
     section = str(location[0]) if location else ""
     variant = ""
     if section in TAGS and len(location) > 1:
         variant = str(location.pop(1))
-    dotted = ".".join(str(part) for part in location if part not in ("float", "literal['auto']"))
+    dotted = ".".join(str(part) for part in location if not _is_type(part))
     if problem["type"] == "extra_forbidden":
         return _unknown(section, variant, [str(part) for part in location])
     if problem["type"] == "union_tag_invalid":

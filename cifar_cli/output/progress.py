@@ -21,8 +21,7 @@ from cifar_cli.config import Config
 from cifar_cli.output.console import counted, duration, remarks
 from cifar_cli.rundir import EpochRecord, RunDir
 from cifar_cli.text import printable
-from cifar_cli.training.observer import Observer
-from cifar_cli.training.state import Running
+from cifar_cli.training.observer import Observer, Running
 
 LONG_SECONDS = 3600
 WIDE = 100

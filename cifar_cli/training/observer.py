@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from cifar_cli.config import Config
 from cifar_cli.rundir import EpochRecord, RunDir
-from cifar_cli.training.state import Running
-from cifar_cli.training.warning_signs import Sign
+
+
+class Running(NamedTuple):
+    """Figures of the epoch that is running."""
+
+    loss: float
+    """Mean of the last steps."""
+    correct: int
+    """Images classified correctly in the epoch so far."""
+
+
+class Sign(NamedTuple):
+    """What is suspicious, and what to do about it."""
+
+    key: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.remedy}"
 
 
 class Observer:

@@ -10,8 +10,8 @@ from cifar_cli.config import Config
 from cifar_cli.data.splits import Splits
 from cifar_cli.rundir import EpochRecord, RunDir
 from cifar_cli.training.checkpoint import Checkpoint
+from cifar_cli.training.observer import Sign
 from cifar_cli.training.state import TrainState
-from cifar_cli.training.warning_signs import Sign
 
 VALIDATED_ON = {
     "test": "test split",

@@ -22,7 +22,7 @@ from cifar_cli.training.clock import Clock
 from cifar_cli.training.environment import describe_environment
 from cifar_cli.training.loop import train_epochs
 from cifar_cli.training.memory import fewer_images, memory_errors, smaller_batch
-from cifar_cli.training.observer import Observer
+from cifar_cli.training.observer import Observer, Sign
 from cifar_cli.training.opening import OpenRun, open_run
 from cifar_cli.training.result import TrainResult, finish, finished
 from cifar_cli.training.resume import (
@@ -38,7 +38,7 @@ from cifar_cli.training.resume import (
 from cifar_cli.training.runtime import Runtime, compile_errors
 from cifar_cli.training.state import TrainState, new_state
 from cifar_cli.training.stop_signal import StopSignal
-from cifar_cli.training.warning_signs import Sign, signs_after, signs_before
+from cifar_cli.training.warning_signs import signs_after, signs_before
 
 __all__ = ["TrainResult", "train"]
 

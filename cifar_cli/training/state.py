@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,20 +13,12 @@ from cifar_cli.data.loader import TrainLoader
 from cifar_cli.models import build_model
 from cifar_cli.rundir import EpochRecord
 from cifar_cli.training.memory import memory_errors, smaller_network
+from cifar_cli.training.observer import Running
 from cifar_cli.training.optim import build_optimizer
 from cifar_cli.training.runtime import Runtime
 from cifar_cli.training.step import Outcome, class_weights
 
 LAST_STEPS = 20
-
-
-class Running(NamedTuple):
-    """Figures of the epoch that is running."""
-
-    loss: float
-    """Mean of the last steps."""
-    correct: int
-    """Images classified correctly in the epoch so far."""
 
 
 @dataclass

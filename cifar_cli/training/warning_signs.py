@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import NamedTuple
 
 import torch
 
 from cifar_cli.data.splits import Splits
 from cifar_cli.data.types import ImageSet
 from cifar_cli.text import printable
+from cifar_cli.training.observer import Sign
 from cifar_cli.training.state import TrainState
 from cifar_cli.training.step import IMBALANCE
 
@@ -26,17 +26,6 @@ COPIES = 0.005
 LISTED = 5
 Z = 3
 """Standard errors by which an accuracy must be above chance."""
-
-
-class Sign(NamedTuple):
-    """What is suspicious, and what to do about it."""
-
-    key: str
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.what} {self.remedy}"
 
 
 def signs_before(splits: Splits, batch_size: int, weighted: bool = False) -> list[Sign]:

@@ -348,7 +348,7 @@ def test_recipes_are_listed_shown_and_copied(cli: Cli, in_tmp: Path) -> None:
         (["preview-augs", "--data", "nowhere"], 3, "nowhere"),
         (["summary", "--depth", "0"], 2, "--depth"),
         (["summary", "--data", "nowhere"], 3, "nowhere"),
-        (["summary", "--data", "."], 3, "neither train/<class>/"),
+        (["summary", "--data", "."], 3, "no images in class folders"),
         (["--debug", "recipes", "show", "dmo"], 2, "did you mean 'demo'"),
         (["recipes", "show", "dmo"], 2, "did you mean 'demo'"),
         (["sumary"], 2, "summary"),

@@ -17,7 +17,7 @@ from cifar_cli.config import load_config, recipe_names
 from cifar_cli.output.progress import TrainDisplay
 from cifar_cli.rundir import RunDir
 from cifar_cli.rundir.listing import _recipe_key, facts_of
-from cifar_cli.training.state import Running
+from cifar_cli.training.observer import Running
 
 Cli = Callable[..., Answer]
 HEADER = "epoch,train_loss,train_accuracy,val_loss,val_accuracy,lr,seconds,train_seconds\n"

@@ -27,7 +27,7 @@ in_one_folder = settings(
 
 def load_fuzz() -> ModuleType:
     """`tests/fuzz.py`, which runs commands and damages files."""
-    spec = importlib.util.spec_from_file_location("fuzz", ROOT / "benchmarks" / "fuzz.py")
+    spec = importlib.util.spec_from_file_location("fuzz", ROOT / "tests" / "fuzz.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -141,7 +141,7 @@ def test_training_says_whether_images_network_or_batch_do_not_fit(
         raise MemoryError
 
     for name, told in (
-        ("run.load_dataset", "while loading the images"),
+        ("run.open_images", "while loading the images"),
         ("run.TrainLoader", "while loading the images"),
         ("state.build_model", "while building the network"),
         ("runtime.Runtime.place", "while building the network"),

@@ -14,10 +14,10 @@ from cifar_cli import train
 from cifar_cli.data.splits import Splits
 from cifar_cli.data.types import ImageSet
 from cifar_cli.rundir import EpochRecord
-from cifar_cli.training.observer import Observer
+from cifar_cli.training.observer import Observer, Sign
 from cifar_cli.training.state import TrainState
 from cifar_cli.training.step import class_weights
-from cifar_cli.training.warning_signs import Sign, copies_in, signs_after, signs_before
+from cifar_cli.training.warning_signs import copies_in, signs_after, signs_before
 
 NAMES = ("cat", "dog", "owl", "bat")
 Figures = tuple[float, float, float, float]
