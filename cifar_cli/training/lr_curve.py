@@ -68,12 +68,17 @@ def read_curve(lrs: Sequence[float], sweeps: Sequence[Sequence[float]], num_iter
         DivergedError: The loss never fell.
     """
     count = max(map(len, sweeps))
-    x = np.log10(np.asarray(lrs[:count]))
+    measured = np.log10(np.asarray(lrs[:count]))
+    # Where all sweeps had ended early, the loss counts as exploded up to the end of the range.
+    spacing = measured[-1] - measured[-2]
+    x = np.append(measured, measured[-1] + spacing * np.arange(1, num_iter - count + 1))
     per_decade = int((x > x[-1] - 1).sum())
     beginning = max(5, min(per_decade, num_iter // 8))
     first = np.median([loss for sweep in sweeps for loss in sweep[:beginning]])
-    losses = np.mean([_padded(sweep, count, CEILING * float(first)) for sweep in sweeps], axis=0)
-    wide, shown = (_smooth(x, losses, width) for width in (WIDTH, SHOWN_WIDTH))
+    ceiling = CEILING * float(first)
+    losses = np.mean([_padded(sweep, num_iter, ceiling) for sweep in sweeps], axis=0)
+    wide = _smooth(x, losses, WIDTH)
+    losses = losses[:count]
     start = float(np.median(losses[:beginning]))
     fall = start - float(wide.min())
     if fall <= 0:
@@ -83,7 +88,7 @@ def read_curve(lrs: Sequence[float], sweeps: Sequence[Sequence[float]], num_iter
         )
     shift = SHIFT + SHIFT_PER_DOUBLING * math.log2(USUAL_PER_DECADE / per_decade)
     middle = sum(_valley(x, wide, start)) / 2 + shift
-    suggestion = float(10 ** np.clip(middle, x[0], x[-1]))
+    suggestion = float(10 ** np.clip(middle, measured[0], measured[-1]))
     others = other_rules(lrs, _exponential_mean(sweeps[0]))
     stopped_early = count < num_iter
     warnings = _warnings(wide, others, suggestion, num_iter, stopped_early)
@@ -95,7 +100,7 @@ def read_curve(lrs: Sequence[float], sweeps: Sequence[Sequence[float]], num_iter
     return LrCurve(
         lrs=tuple(lrs[:count]),
         losses=tuple(map(float, losses)),
-        smoothed=tuple(map(float, shown)),
+        smoothed=tuple(map(float, _smooth(measured, losses, SHOWN_WIDTH))),
         stopped_early=stopped_early,
         suggestion=suggestion,
         band=(suggestion / BAND, suggestion * BAND),
