@@ -12,9 +12,11 @@ import torch
 from PIL import Image
 
 from cifar_cli.config import DataConfig
-from cifar_cli.data.sources.folder import load_folder
+from cifar_cli.data.sources.folder import list_folders
 from cifar_cli.data.sources.load import count_classes, load_dataset
+from cifar_cli.data.sources.pictures import load_pictures
 from cifar_cli.data.sources.pixels import Rules
+from cifar_cli.data.types import Dataset
 from cifar_cli.errors import DataError
 
 Make = Callable[..., Path]
@@ -22,6 +24,10 @@ Make = Callable[..., Path]
 
 def cache() -> Path:
     return Path(os.environ["CIFAR_RESNET_HOME"])
+
+
+def load_folder(root: Path, rules: Rules, folder: Path) -> Dataset:
+    return load_pictures(list_folders(root), rules, folder)
 
 
 def test_images_arrive_in_order_of_class_and_name_with_exact_pixels(class_folders: Make) -> None:

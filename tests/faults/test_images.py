@@ -460,12 +460,13 @@ READERS = """
 import re, sys, zlib
 from pathlib import Path
 from cifar_cli.data.cache import home
-from cifar_cli.data.sources.folder import load_folder
+from cifar_cli.data.sources.folder import list_folders
+from cifar_cli.data.sources.pictures import load_pictures
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 before = peak()
 from cifar_cli.data.sources.pixels import Rules
-dataset = load_folder(Path(sys.argv[1]), Rules(32), home(None))
+dataset = load_pictures(list_folders(Path(sys.argv[1])), Rules(32), home(None))
 print(len(dataset.train), peak() - before)
 """
 

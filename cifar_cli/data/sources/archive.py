@@ -23,19 +23,16 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from cifar_cli.data.sources.decode import MAX_BYTES
-from cifar_cli.data.sources.format import Format, Request
 from cifar_cli.data.sources.listing import (
     LAYOUTS,
     MAX_FILES,
     Item,
     Listing,
     arrange,
-    class_names,
     is_image_name,
 )
-from cifar_cli.data.sources.pictures import load_pictures
-from cifar_cli.data.sources.pixels import NoImageError, Rules
-from cifar_cli.data.types import Dataset
+from cifar_cli.data.sources.pictures import picture_format
+from cifar_cli.data.sources.pixels import NoImageError
 from cifar_cli.errors import DataError
 from cifar_cli.storage import open_regular
 from cifar_cli.text import printable
@@ -233,25 +230,8 @@ def _unreadable(path: Path, ending: str, why: str) -> DataError:
     )
 
 
-def _load(request: Request) -> Dataset:
-    with open_archive(request.path) as listing:
-        return load_pictures(
-            listing,
-            Rules.of(request.data),
-            request.cache,
-            request.progress,
-            request.data.skip_bad_images,
-        )
-
-
-def _count_classes(request: Request) -> int:
-    with open_archive(request.path) as listing:
-        return len(class_names(listing, listing.entries))
-
-
-IMAGE_ARCHIVE = Format(
+IMAGE_ARCHIVE = picture_format(
     "an archive of class folders",
-    load=_load,
-    count_classes=_count_classes,
-    recognises=lambda path: path.is_file() and _ending(path) is not None,
+    open_archive,
+    lambda path: path.is_file() and _ending(path) is not None,
 )

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import nullcontext
 from errno import EFBIG
 from functools import partial
 from pathlib import Path
 
 from cifar_cli.data.sources.cifar10 import is_batches_folder
 from cifar_cli.data.sources.decode import MAX_BYTES
-from cifar_cli.data.sources.format import Format, Request
 from cifar_cli.data.sources.listing import (
     MAX_FILES,
     Item,
     Listing,
     arrange,
-    class_names,
     is_image_name,
 )
-from cifar_cli.data.sources.pictures import load_pictures
-from cifar_cli.data.sources.pixels import NoImageError, Rules
-from cifar_cli.data.types import Dataset, Progress
+from cifar_cli.data.sources.pictures import picture_format
+from cifar_cli.data.sources.pixels import NoImageError
 from cifar_cli.errors import DataError
 from cifar_cli.storage import read_regular
 from cifar_cli.text import printable
@@ -29,17 +27,6 @@ from cifar_cli.text import printable
 MAX_DEPTH = 50
 # Links to folders are followed so far down: splits and classes may be links.
 LINKED_DEPTH = 3
-
-
-def load_folder(
-    root: Path,
-    rules: Rules,
-    cache: Path,
-    progress: Progress | None = None,
-    skip_bad_images: bool = False,
-) -> Dataset:
-    """Read the class folders in `root`; errors as of `load_pictures`."""
-    return load_pictures(list_folders(root), rules, cache, progress, skip_bad_images)
 
 
 def list_folders(root: Path) -> Listing:
@@ -101,24 +88,8 @@ def read_file(path: Path) -> bytes:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from error
 
 
-def _load(request: Request) -> Dataset:
-    return load_folder(
-        request.path,
-        Rules.of(request.data),
-        request.cache,
-        request.progress,
-        request.data.skip_bad_images,
-    )
-
-
-def _count_classes(request: Request) -> int:
-    listing = list_folders(request.path)
-    return len(class_names(listing, listing.entries))
-
-
-CLASS_FOLDERS = Format(
+CLASS_FOLDERS = picture_format(
     "class folders",
-    load=_load,
-    count_classes=_count_classes,
-    recognises=lambda path: path.is_dir() and not is_batches_folder(path),
+    lambda path: nullcontext(list_folders(path)),
+    lambda path: path.is_dir() and not is_batches_folder(path),
 )

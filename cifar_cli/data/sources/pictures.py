@@ -10,6 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ import torch
 
 from cifar_cli.data.cache import Expected, cached
 from cifar_cli.data.sources.decode import decode_image
+from cifar_cli.data.sources.format import Format, Request
 from cifar_cli.data.sources.listing import Entry, Listing, class_names, first_of
 from cifar_cli.data.sources.pixels import LONG, NoImageError, Picture, Rules
 from cifar_cli.data.types import BadImage, Dataset, ImageSet, Progress, SplitName
@@ -29,6 +31,25 @@ from cifar_cli.text import printable
 KEEP_BYTES = 512 * 2**20  # of files that are read for their hash and then decoded
 LARGE_BYTES = 8 * 2**20  # files above this are decoded one at a time, whatever their pixels
 AHEAD = 16  # files that are read before the oldest of them is decoded
+
+
+def picture_format(
+    title: str,
+    opened: Callable[[Path], AbstractContextManager[Listing]],
+    recognises: Callable[[Path], bool],
+) -> Format:
+    """A format whose images are files of a listing, which can be read while it is open."""
+
+    def load(request: Request) -> Dataset:
+        with opened(request.path) as listing:
+            rules, skip = Rules.of(request.data), request.data.skip_bad_images
+            return load_pictures(listing, rules, request.cache, request.progress, skip)
+
+    def count_classes(request: Request) -> int:
+        with opened(request.path) as listing:
+            return len(class_names(listing, listing.entries))
+
+    return Format(title, load, count_classes, recognises=recognises)
 
 
 def load_pictures(
@@ -53,10 +74,11 @@ def load_pictures(
     key_file = cache / "decoded" / "listings" / f"{_listing_key(entries)}.json"
     stored_key = _stored_key(key_file)
     contents: dict[int, bytes] = {}
-    key = stored_key or _content_key(entries, contents, progress)
+    hashes: dict[int, bytes] = {}
+    key = stored_key or _content_key(entries, contents, hashes, progress)
 
     def decode() -> Dataset:
-        dataset, read = _decode(listing, names, rules, contents, progress)
+        dataset, read = _decode(listing, names, rules, contents, hashes, progress)
         _allow(dataset.skipped, len(entries), skip_bad_images)
         class_names(listing, read)
         return dataset
@@ -97,16 +119,22 @@ def _in_reading_order(entries: Sequence[Entry]) -> list[int]:
 
 
 def _content_key(
-    entries: Sequence[Entry], contents: dict[int, bytes], progress: Progress | None
+    entries: Sequence[Entry],
+    contents: dict[int, bytes],
+    hashes: dict[int, bytes],
+    progress: Progress | None,
 ) -> str:
-    """Hash of all names and bytes; the bytes of small collections are kept for decoding."""
+    """Hash of all names and bytes.
+
+    Each file's own hash, and the bytes of small collections, are kept for decoding, by row.
+    """
     keep = sum(entry.item.size for entry in entries) < KEEP_BYTES
-    hashes = [b""] * len(entries)
+    unread: dict[int, bytes] = {}
     for number, row in enumerate(_in_reading_order(entries)):
         try:
             data = entries[row].item.read()
         except NoImageError as error:  # too large to be read at all, or damaged
-            hashes[row] = f"{entries[row].item.size} bytes, {error}".encode()
+            unread[row] = f"{entries[row].item.size} bytes, {error}".encode()
             continue
         hashes[row] = hashlib.sha256(data).digest()
         if keep:
@@ -114,7 +142,8 @@ def _content_key(
         if progress and number % 500 == 0:
             progress("Reading images", number, len(entries))
     digest = hashlib.sha256()
-    for entry, content in zip(entries, hashes, strict=True):
+    for row, entry in enumerate(entries):
+        content = hashes.get(row) or unread[row]
         digest.update(os.fsencode(f"{entry.split}\0{entry.label}\0{entry.name}\0"))
         digest.update(f"{len(content)}\0".encode() + content)
     return digest.hexdigest()[:32]
@@ -133,6 +162,7 @@ def _decode(
     names: Sequence[str],
     rules: Rules,
     contents: dict[int, bytes],
+    hashes: dict[int, bytes],
     progress: Progress | None,
 ) -> tuple[Dataset, list[Entry]]:
     """The images that can be read, and their entries."""
@@ -146,7 +176,8 @@ def _decode(
         except NoImageError as error:
             return _bad(entries[row], error)
         images[row] = picture.pixels
-        key = int.from_bytes(hashlib.sha256(data).digest()[:8], "big", signed=True)
+        content = hashes.get(row) or hashlib.sha256(data).digest()
+        key = int.from_bytes(content[:8], "big", signed=True)
         return _Done(picture._replace(pixels=images[row]), key)
 
     # Pillow warns about files that it reads anyway, or that are refused here. The filter holds for

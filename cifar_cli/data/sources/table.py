@@ -6,22 +6,20 @@ import csv
 import io
 import os
 import stat
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from cifar_cli.data.sources.folder import read_file
-from cifar_cli.data.sources.format import Format, Request
 from cifar_cli.data.sources.listing import (
     NAMED_AT_MOST,
     SPLIT_FOLDERS,
     Entry,
     Item,
     Listing,
-    class_names,
 )
-from cifar_cli.data.sources.pictures import load_pictures
-from cifar_cli.data.sources.pixels import Rules
-from cifar_cli.data.types import SPLIT_NAMES, Dataset
+from cifar_cli.data.sources.pictures import picture_format
+from cifar_cli.data.types import SPLIT_NAMES
 from cifar_cli.errors import DataError
 from cifar_cli.storage import read_regular
 from cifar_cli.text import printable
@@ -97,24 +95,8 @@ def _entry(folder: Path, row: list[str]) -> Entry | str:
     )
 
 
-def _load(request: Request) -> Dataset:
-    return load_pictures(
-        list_table(request.path),
-        Rules.of(request.data),
-        request.cache,
-        request.progress,
-        request.data.skip_bad_images,
-    )
-
-
-def _count_classes(request: Request) -> int:
-    listing = list_table(request.path)
-    return len(class_names(listing, listing.entries))
-
-
-IMAGE_TABLE = Format(
+IMAGE_TABLE = picture_format(
     "a CSV file of paths and labels",
-    load=_load,
-    count_classes=_count_classes,
-    recognises=lambda path: path.is_file() and path.suffix.lower() == ".csv",
+    lambda path: nullcontext(list_table(path)),
+    lambda path: path.is_file() and path.suffix.lower() == ".csv",
 )
