@@ -34,7 +34,7 @@ types: setup
 	$(BIN)/mypy
 
 # Two processes of one thread each: the tests are many and small.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 unit: setup
 	$(PYTEST)

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import drawn_once  # noqa: F401 - for its effect
 import numpy as np
 import pytest
 import torch
+from forked import ForkedPython
 from hypothesis import HealthCheck, settings
 from PIL import Image
 from torch import nn
@@ -54,6 +56,8 @@ TINY = {
     "device": "cpu",
 }
 TINY_FLAGS = [part for key, value in TINY.items() for part in ("--set", f"{key}={value}")]
+# Of an LR range test, which takes 200 steps at least.
+QUICK_FLAGS = [*TINY_FLAGS, "--set", "model.width=2", "--set", "train.batch_size=4"]
 
 
 def shared_native(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -189,6 +193,15 @@ def cli(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answe
         return Answer(code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture(scope="session")
+def forked_python() -> Iterator[ForkedPython]:
+    """A Python that starts in milliseconds."""
+    with tempfile.TemporaryDirectory(prefix="py") as folder:
+        server = ForkedPython(Path(folder))
+        yield server
+        server.close()
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,17 @@ _ENVIRONMENT = {
 }
 
 
+def new_process(target: Callable[..., None], *arguments: object) -> Any:
+    """A process that runs a function."""
+    before = dict(os.environ)
+    os.environ.update(_ENVIRONMENT)  # for the server, which starts with the first process
+    process = _context.Process(target=target, args=arguments)
+    process.start()
+    os.environ.clear()
+    os.environ.update(before)
+    return process
+
+
 class Running:
     """A command that runs in a process group of its own, in `folder`."""
 
@@ -30,15 +41,8 @@ class Running:
         self, folder: Path, *arguments: object, fault: Callable[..., None] | None = None
     ) -> None:
         self.output = folder / f"output-{time.monotonic_ns()}"
-        before = dict(os.environ)
-        environment = {k: v for k, v in before.items() if k.startswith("CIFAR_RESNET_")}
-        os.environ.update(_ENVIRONMENT)  # for the server, which starts with the first process
-        self.process = _context.Process(
-            target=_main, args=(folder, [*map(str, arguments)], self.output, environment, fault)
-        )
-        self.process.start()
-        os.environ.clear()
-        os.environ.update(before)
+        own = {k: v for k, v in os.environ.items() if k.startswith("CIFAR_RESNET_")}
+        self.process = new_process(_main, folder, [*map(str, arguments)], self.output, own, fault)
 
     @property
     def pid(self) -> int:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_FLAGS, Answer, rows, tree
+from conftest import QUICK_FLAGS, TINY_FLAGS, Answer, rows, tree
+from forked import ForkedPython
 from PIL import Image
 
 from cifar_cli.config import recipe_names, recipe_text
@@ -108,8 +109,8 @@ def test_a_network_that_gives_no_numbers_is_not_evaluated(
 
 @pytest.mark.fault(32)
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
-def test_a_reader_that_has_seen_enough_causes_no_complaint() -> None:
-    command = [sys.executable, "-m", "cifar_cli", "summary"]
+def test_a_reader_that_has_seen_enough_causes_no_complaint(forked_python: ForkedPython) -> None:
+    command = [forked_python.command, "summary"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -120,8 +121,10 @@ def test_a_reader_that_has_seen_enough_causes_no_complaint() -> None:
 
 @pytest.mark.fault(32)
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
-def test_progress_that_cannot_be_printed_never_ends_training(in_tmp: Path) -> None:
-    command = [sys.executable, "-m", "cifar_cli", "train", *TINY_FLAGS, "--json", "--run-dir", "r"]
+def test_progress_that_cannot_be_printed_never_ends_training(
+    forked_python: ForkedPython, in_tmp: Path
+) -> None:
+    command = [forked_python.command, "train", *TINY_FLAGS, "--json", "--run-dir", "r"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -189,7 +192,7 @@ def test_earlier_results_are_replaced_with_a_word_and_other_files_never(
         "misclassified": (trained,),
         "plot": (trained,),
         "preview-augs": ("--data", "shapes", "--n", 4),
-        "find-lr": (*TINY_FLAGS, "--num-iter", 18, "--start-lr", "1e-5", "--end-lr", 0.1),
+        "find-lr": (*QUICK_FLAGS, "--num-iter", 18, "--start-lr", "1e-5", "--end-lr", 0.1),
     }
     for command, arguments in commands.items():
         first = cli(command, *arguments, "--out", command, "--json")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TINY_FLAGS, Answer, rows, tree
+from conftest import QUICK_FLAGS, TINY_FLAGS, Answer, rows, tree
 
 from cifar_cli.config import load_config
 
@@ -166,7 +166,7 @@ def test_resume_takes_the_settings_of_the_run_itself(
 
 
 def test_find_lr_leaves_curve_table_and_suggestions(cli: Cli, in_tmp: Path) -> None:
-    answer = cli("find-lr", *TINY_FLAGS, "--end-lr", 10, "--num-iter", 40, "--start-lr", "1e-5")
+    answer = cli("find-lr", *QUICK_FLAGS, "--end-lr", 10, "--num-iter", 40, "--start-lr", "1e-5")
     assert answer.code == 0
     assert tree(in_tmp) == [f"lr_range/lr_range.{kind}" for kind in ("csv", "json", "png")]
     for name in ("steepest", "valley", "minimum/10"):
@@ -184,7 +184,7 @@ def test_find_lr_prints_the_command_that_trains_with_what_was_tested(
     cli: Cli, in_tmp: Path
 ) -> None:
     (in_tmp / "my own.yaml").write_text("optim: {name: muon, bias_lr: 0.3, head_lr: 0.2}\n")
-    arguments = ["--recipe", "my own.yaml", *TINY_FLAGS, "--seed", 3]
+    arguments = ["--recipe", "my own.yaml", *QUICK_FLAGS, "--seed", 3]
     answer = cli("find-lr", *arguments, "--start-lr", "1e-6", "--end-lr", "1e-3")
     assert answer.code == 0, answer.err
     (line,) = (line for line in answer.out.splitlines() if line.startswith("Train with it: "))
@@ -202,7 +202,7 @@ def test_find_lr_prints_the_command_that_trains_with_what_was_tested(
 
 def test_find_lr_as_json_and_linear(cli: Cli) -> None:
     answer = cli(
-        "find-lr", *TINY_FLAGS, "--num-iter", 30, "--end-lr", 0.1, "--step-mode", "linear",
+        "find-lr", *QUICK_FLAGS, "--num-iter", 30, "--end-lr", 0.1, "--step-mode", "linear",
         "--out", "o", "--json", "--quiet",
     )  # fmt: skip
     assert {"suggestion", "num_points", "stopped_early"} <= answer.json.keys()

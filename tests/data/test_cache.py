@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import os
 import threading
 import zipfile
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import random_images
+from processes import new_process
 
 from cifar_cli.data.cache import Expected, cached, home
 from cifar_cli.data.types import BadImage, Dataset
@@ -276,10 +276,7 @@ def _store(folder: str) -> None:
 
 @pytest.mark.fault(62)
 def test_processes_that_write_at_once_leave_one_whole_file(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_store, args=(str(tmp_path),)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
+    workers = [new_process(_store, str(tmp_path)) for _ in range(3)]
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]

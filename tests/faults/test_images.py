@@ -60,7 +60,7 @@ def commands(root: Path, trained: str) -> dict[str, list[object]]:
     data = [*FLAGS, "--data", root]
     return {
         "train": [*TRAIN, "--data", root, "--name", "b"],
-        "find-lr": ["find-lr", *data, "--num-iter", "20"],
+        "find-lr": ["find-lr", *data, "--num-iter", "20", "--set", "train.batch_size=4"],
         "preview-augs": ["preview-augs", *data, "--n", "2"],
         "evaluate": ["evaluate", trained, "--data", root, "--device", "cpu"],
         "misclassified": ["misclassified", trained, "--data", root, "--device", "cpu"],

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY, TINY_FLAGS, Answer, on_cpu, random_images, spoiled, tiny_config, tree
+from forked import ForkedPython
 
 from cifar_cli.config import load_config
 from cifar_cli.config.settings import TAGS, all_settings
@@ -536,9 +537,11 @@ def test_without_a_terminal_there_are_plain_lines_and_figures(
 
 @posix
 @pytest.mark.fault(53)
-def test_a_terminal_that_can_do_nothing_gets_plain_lines(in_tmp: Path) -> None:
+def test_a_terminal_that_can_do_nothing_gets_plain_lines(
+    forked_python: ForkedPython, in_tmp: Path
+) -> None:
     ours, theirs = terminal()
-    program = [sys.executable, "-m", "cifar_cli", "train", *TINY_FLAGS, "--run-dir", "r"]
+    program = [forked_python.command, "train", *TINY_FLAGS, "--run-dir", "r"]
     environment = {**os.environ, "TERM": "dumb", "NO_COLOR": "1"}
     with subprocess.Popen(program, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)

@@ -64,7 +64,7 @@ def test_no_command_prints_what_a_hostile_name_holds(cli: Cli, in_tmp: Path) -> 
         *[[name, run] for name in ("evaluate", "misclassified", "plot")],
         ["evaluate", run, "--json"],
         ["preview-augs", "--data", data, "--n", 2, "--set", "augment.form=tensor"],
-        ["find-lr", *short[:-2], "--num-iter", 18],
+        ["find-lr", *short[:-2], "--num-iter", 18, "--set", "train.batch_size=4"],
         ["summary", "--data", data, "--depth", 1],
         ["recipes", "copy", "demo", recipe],
         ["summary", "--recipe", recipe, "--depth", 1],

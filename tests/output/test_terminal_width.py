@@ -7,14 +7,15 @@ import re
 import shlex
 import struct
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
 import pytest
-from conftest import TINY_FLAGS, Answer, tree
+from conftest import QUICK_FLAGS, TINY_FLAGS, Answer, tree
+from forked import ForkedPython
 
 from cifar_cli.config import recipe_names, recipe_text
 from cifar_cli.experiments.bench import BenchRun
@@ -24,11 +25,18 @@ from cifar_cli.output.tables import bench_table, epoch_table
 from cifar_cli.rundir import EpochRecord
 
 Cli = Callable[..., Answer]
+OnTerminal = Callable[..., str]
 WIDTH = 80
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="terminals of POSIX")
 
 
-def on_terminal(*arguments: object) -> str:
+@pytest.fixture
+def on_terminal(forked_python: ForkedPython) -> Callable[..., str]:
+    """Runs a command, and returns what it prints as `run_on_terminal` does."""
+    return partial(run_on_terminal, forked_python)
+
+
+def run_on_terminal(python: ForkedPython, *arguments: object) -> str:
     """What the command prints on a terminal of 80 columns, control sequences left out."""
     import fcntl
     import pty
@@ -41,7 +49,7 @@ def on_terminal(*arguments: object) -> str:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, WIDTH, 0, 0))
     environment = {**os.environ, "TERM": "xterm"}
     environment.pop("COLUMNS", None)
-    command = [sys.executable, "-m", "cifar_cli", *map(str, arguments)]
+    command = [python.command, *map(str, arguments)]
     seen = b""
     with subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
@@ -70,7 +78,7 @@ def lines(text: str, width: int = WIDTH) -> list[str]:
     return shown
 
 
-def test_a_run_and_its_evaluation_fit(in_tmp: Path) -> None:
+def test_a_run_and_its_evaluation_fit(on_terminal: OnTerminal, in_tmp: Path) -> None:
     trained = lines(on_terminal("train", *TINY_FLAGS, "--name", "a"))
     epochs = [line for line in trained if line.startswith("epoch ")]
     assert len(epochs) == 2
@@ -91,7 +99,9 @@ def test_a_run_and_its_evaluation_fit(in_tmp: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["list", "list of a pipe"])
-def test_recipes_are_listed_whole(cli: Cli, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+def test_recipes_are_listed_whole(
+    on_terminal: OnTerminal, cli: Cli, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
     if command == "list":
         shown = lines(on_terminal("recipes", "list"))
     else:
@@ -103,7 +113,7 @@ def test_recipes_are_listed_whole(cli: Cli, monkeypatch: pytest.MonkeyPatch, com
     assert any("The network of the course project" in line for line in shown)
 
 
-def test_recipes_and_settings_are_shown_whole() -> None:
+def test_recipes_and_settings_are_shown_whole(on_terminal: OnTerminal) -> None:
     for recipe in recipe_names():
         assert recipe_text(recipe).splitlines() == lines(recipe_text(recipe))[:-1]
     shown = lines(on_terminal("recipes", "explain", "augment"))
@@ -111,25 +121,27 @@ def test_recipes_and_settings_are_shown_whole() -> None:
 
 
 @pytest.mark.parametrize("recipe", ["baseline", "fast96"])
-def test_the_layer_table_and_its_totals_fit(recipe: str) -> None:
+def test_the_layer_table_and_its_totals_fit(on_terminal: OnTerminal, recipe: str) -> None:
     shown = lines(on_terminal("summary", "--recipe", recipe))
     assert any(re.fullmatch(r"Total mult-adds \(M\): [\d.]+", line) for line in shown)
     assert any(line.startswith("Performed mult-adds (M): ") for line in shown)
 
 
-def test_the_lr_range_test_prints_a_command_that_a_shell_reads(in_tmp: Path) -> None:
-    flags = [*TINY_FLAGS, "--num-iter", "18", "--start-lr", "1e-5", "--end-lr", "0.1"]
+def test_the_lr_range_test_prints_a_command_that_a_shell_reads(
+    on_terminal: OnTerminal, in_tmp: Path
+) -> None:
+    flags = [*QUICK_FLAGS, "--num-iter", "18", "--start-lr", "1e-5", "--end-lr", "0.1"]
     shown = lines(on_terminal("find-lr", *flags))
     (first,) = (number for number, line in enumerate(shown) if line.startswith("Train with it: "))
     last = next(n for n in range(first, len(shown)) if not shown[n].endswith("\\"))
     command = "\n".join(shown[first : last + 1]).removeprefix("Train with it: ")
     words = shlex.split(command.replace("\\\n", ""))
     assert words[:2] == ["cifar-resnet", "train"]
-    assert [word for word in words if "=" in word] == [f for f in TINY_FLAGS if "=" in f]
+    assert [word for word in words if "=" in word] == [f for f in QUICK_FLAGS if "=" in f]
     assert tree(in_tmp) == [f"lr_range/lr_range.{kind}" for kind in ("csv", "json", "png")]
 
 
-def test_the_checks_and_the_augmentations_fit(in_tmp: Path) -> None:
+def test_the_checks_and_the_augmentations_fit(on_terminal: OnTerminal, in_tmp: Path) -> None:
     shown = lines(on_terminal("doctor", "--data", "shapes"))
     assert any("training step" in line for line in shown)
     shown = lines(on_terminal("preview-augs", "--data", "shapes", "--n", "4"))

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from conftest import rows, tree
+from forked import ForkedPython
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = {
-    "CIFAR_RESNET_DATA__LIMIT_TRAIN": "100",
+    "CIFAR_RESNET_DATA__LIMIT_TRAIN": "30",  # whole LR range tests of 200 steps are among them
     "CIFAR_RESNET_DATA__LIMIT_VAL": "50",
     "CIFAR_RESNET_MODEL__WIDTH": "2",
     "CIFAR_RESNET_DEVICE": "cpu",
@@ -22,13 +23,16 @@ SMALL = {
 
 def run(*command: object, **variables: str) -> str:
     environment = os.environ | SMALL | variables
-    # The scripts call the installed command; it lies beside the Python that runs the tests.
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     done = subprocess.run(
         [str(part) for part in command], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def before_others(python: ForkedPython) -> str:
+    """A path on which the scripts find the command that starts quickly."""
+    return os.pathsep.join([str(python.command.parent), os.environ["PATH"]])
 
 
 def test_every_example_is_run_by_a_test() -> None:
@@ -38,8 +42,9 @@ def test_every_example_is_run_by_a_test() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell script")
-def test_the_course_project_step_by_step(in_tmp: Path) -> None:
-    out = run(EXAMPLES / "reproduce_course_project.sh", CIFAR_RESNET_DATA="shapes")
+def test_the_course_project_step_by_step(in_tmp: Path, forked_python: ForkedPython) -> None:
+    script = EXAMPLES / "reproduce_course_project.sh"
+    out = run(script, CIFAR_RESNET_DATA="shapes", PATH=before_others(forked_python))
     assert "95% interval" in out
     found = tree(in_tmp / "course-project")
     for picture in (
@@ -56,9 +61,11 @@ def test_the_course_project_step_by_step(in_tmp: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell script")
-def test_own_images(in_tmp: Path, class_folders: Callable[..., Path]) -> None:
+def test_own_images(
+    in_tmp: Path, class_folders: Callable[..., Path], forked_python: ForkedPython
+) -> None:
     folder = class_folders(counts=(40, 5), size=(48, 40))
-    out = run(EXAMPLES / "own_images.sh", folder)
+    out = run(EXAMPLES / "own_images.sh", folder, PATH=before_others(forked_python))
     assert "owl" in out
     assert "own-images/run/eval/test_last_confusion.png" in out
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import CHILDREN_TOO, ForkedPython
 from PIL import Image
 
 from cifar_cli.data.sources.shapes import load_shapes
@@ -99,7 +100,10 @@ def test_a_peer_gets_images_and_labels_together_and_not_class_by_class(
         assert torch.equal(written["labels"], images.labels[order])
 
 
-def test_a_gpu_script_runs_on_the_cpu_beside_a_recipe(script: Path, tmp_path: Path) -> None:
+def test_a_gpu_script_runs_on_the_cpu_beside_a_recipe(
+    script: Path, tmp_path: Path, forked_python: ForkedPython, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CHILDREN_TOO, "1")
     peer = tmp_path / "pretended.yaml"
     peer.write_text(PEER)
     recipe = tmp_path / "tiny.yaml"
@@ -108,18 +112,9 @@ def test_a_gpu_script_runs_on_the_cpu_beside_a_recipe(script: Path, tmp_path: Pa
         "optim: {name: muon}\nschedule: {name: linear}\n"
         "data: {limit_train: 64, limit_val: 20}\ntrain: {epochs: 1, batch_size: 32}\n"
     )
-    command = [sys.executable, PEERS / "compare.py", peer, "--script", script, "--data", "shapes"]
-    command += [
-        "--recipe",
-        recipe,
-        "--runs",
-        "1",
-        "--peer-epochs",
-        "3",
-        "1",
-        "--out",
-        tmp_path / "out",
-    ]
+    command = [forked_python.path, PEERS / "compare.py", peer, "--script", script]
+    command += ["--data", "shapes", "--recipe", recipe, "--runs", "1"]
+    command += ["--peer-epochs", "3", "1", "--out", tmp_path / "out"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     # On a busy machine the pretended 2 seconds and something take longer.
@@ -134,7 +129,7 @@ def test_a_gpu_script_runs_on_the_cpu_beside_a_recipe(script: Path, tmp_path: Pa
     again = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert "pretended-3-2-1.json is of another script; give another --out" in again.stderr
     (tmp_path / "out" / "a-b-pretended-3.json").write_text("[]")  # a report of two recipes
-    command = [sys.executable, PEERS / "frontier.py", "--out", tmp_path / "out"]
+    command = [forked_python.path, PEERS / "frontier.py", "--out", tmp_path / "out"]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^tiny: .* n = 1$", done.stdout, re.MULTILINE)
