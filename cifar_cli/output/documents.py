@@ -137,6 +137,8 @@ def bench_document(runs: Sequence[BenchRun], files: Iterable[Path]) -> Document:
 
 def recipe_document(recipes: Mapping[str, Config], headers: Mapping[str, str]) -> Document:
     """What `recipes list --json` prints; `headers` are the first lines of their files."""
+    from cifar_cli.config.loading import OWN_RECIPE
+
     rows = [
         {
             "name": name,
@@ -144,7 +146,7 @@ def recipe_document(recipes: Mapping[str, Config], headers: Mapping[str, str]) -
             "batch_size": config.train.batch_size,
             "widths": _widths(config.model),
             "augment": config.augment.form,
-            "data": config.data.source,
+            "data": "your own" if name == OWN_RECIPE else config.data.source,
             "about": headers[name].removeprefix("# "),
         }
         for name, config in recipes.items()
