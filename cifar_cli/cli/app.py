@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from cifar_cli import __version__
-from cifar_cli.cli import recipes, runs
+from cifar_cli.cli import completion, recipes, runs
 from cifar_cli.cli.bench import bench
 from cifar_cli.cli.doctor import doctor
 from cifar_cli.cli.evaluate import evaluate
@@ -30,6 +30,8 @@ from cifar_cli.text import printable
 
 COMPLETION = "_CIFAR_RESNET_COMPLETE"
 """A shell sets this variable and calls the program, to complete a command line."""
+# Typer would look for the shell itself, and take no name: see `completion.with_shell`.
+os.environ["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = "1"
 app = typer.Typer(
     name="cifar-resnet",
     help="Train a custom ResNet on CIFAR-10, and see what it learned.",
@@ -89,6 +91,7 @@ def _run(arguments: list[str], stopping: Stopping) -> int:
     outcome: Any
     try:
         stopping.raises = True
+        arguments = completion.with_shell(arguments)
         outcome = app(arguments, standalone_mode=False, prog_name="cifar-resnet")
         sys.stdout.flush()
     except BaseException as error:
@@ -120,8 +123,8 @@ def _drop_bad_variables() -> None:
 
 def _is_completing(arguments: list[str]) -> bool:
     """Whether Typer answers a shell, or shows or installs completion; it exits afterwards."""
-    options = "--show-completion", "--install-completion"
-    return COMPLETION in os.environ or any(text.startswith(options) for text in arguments)
+    wanted = any(text.startswith(completion.OPTIONS) for text in arguments)
+    return wanted or COMPLETION in os.environ
 
 
 def _has_current_folder() -> bool:

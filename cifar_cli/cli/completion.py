@@ -2,6 +2,41 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
+from cifar_cli.errors import ConfigError
+
+OPTIONS = "--show-completion", "--install-completion"
+SHELLS = "bash", "zsh", "fish", "powershell", "pwsh"
+
+
+def with_shell(arguments: Sequence[str]) -> list[str]:
+    """The command line with the shell that started it behind an option that names none.
+
+    Raises:
+        ConfigError: There is no completion for that shell, or it cannot be told which it is.
+    """
+    complete: list[str] = []
+    for text, following in itertools.pairwise([*arguments, "-"]):
+        complete.append(text)
+        if text in OPTIONS and following.startswith("-"):
+            complete.append(_parent_shell(text))
+    return complete
+
+
+def _parent_shell(option: str) -> str:
+    import shellingham  # of Typer, which looks at the parent processes with it, too
+
+    try:
+        name = str(shellingham.detect_shell()[0])
+    except (shellingham.ShellDetectionFailure, RuntimeError, OSError):
+        name = ""
+    if name in SHELLS:
+        return name
+    what = f"There is no completion for the shell {name}." if name else "No shell was recognised."
+    raise ConfigError(what, f"Name one after {option}: {', '.join(SHELLS)}.")
+
 
 def recipes(incomplete: str) -> list[str]:
     """Built-in recipes; a shell adds files by itself if none fits."""

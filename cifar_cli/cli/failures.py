@@ -61,7 +61,7 @@ def _of_system(error: OSError) -> tuple[str, int]:
         ), OutOfMemoryError.exit_code
     if isinstance(error.filename, str | bytes | os.PathLike):
         # A path that cannot even be looked at: its name too long, its folder closed.
-        name = os.fsdecode(error.filename)
+        name = str.__str__(os.fsdecode(error.filename))  # of a program it may be an enum's member
         return f"Cannot use the path {name!r:.90}: {error.strerror}. Give another one.", (
             7 if error.errno in _STORAGE else 2
         )

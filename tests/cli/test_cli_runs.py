@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import shellingham
 from conftest import TINY_FLAGS, Answer, tiny_config, tree
 
 from cifar_cli import train
+from cifar_cli.cli import completion
 from cifar_cli.config import load_config, recipe_names
 from cifar_cli.output.progress import TrainDisplay
 from cifar_cli.rundir import RunDir
@@ -143,10 +145,56 @@ def test_a_shell_completes_names_without_torch(
     assert done.stdout.split() == expected
 
 
-def test_the_script_of_a_shell_is_shown(cli: Cli) -> None:
-    answer = cli("--show-completion", "bash")
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_the_script_of_a_named_shell_is_shown(cli: Cli, shell: str) -> None:
+    answer = cli("--show-completion", shell)
     assert answer.code == 0, answer.err
-    assert "complete -o default" in answer.out
+    assert "_CIFAR_RESNET_COMPLETE" in answer.out
+    assert cli(f"--show-completion={shell}").out == answer.out
+
+
+def test_a_completion_is_installed(cli: Cli, in_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(in_tmp))
+    answer = cli("--install-completion", "bash")
+    assert answer.code == 0, answer.err
+    assert ".bash_completions/cifar-resnet.sh" in (in_tmp / ".bashrc").read_text()
+    assert "complete -o default" in (in_tmp / ".bash_completions/cifar-resnet.sh").read_text()
+
+
+# Started by the shell itself: an `exit` after it, or the shell would become the program.
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_the_shell_that_starts_the_program_is_taken(in_tmp: Path, shell: str) -> None:
+    if (program := shutil.which(shell)) is None:
+        pytest.skip(f"There is no {shell} here.")
+    line = f"{sys.executable} -m cifar_cli --show-completion; exit $?"
+    done = subprocess.run(
+        [program, "-c", line], env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if shell == "bash":
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "complete -o default" in done.stdout
+    else:
+        assert done.returncode == 2
+        assert done.stderr.startswith("Error: There is no completion for the shell sh. Name one")
+
+
+@pytest.mark.parametrize("found", [shellingham.ShellDetectionFailure(), ("tcsh", "/bin/tcsh")])
+@pytest.mark.parametrize("option", completion.OPTIONS)
+def test_a_shell_that_is_not_known_must_be_named(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, option: str, found: object
+) -> None:
+    def detect() -> object:
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(shellingham, "detect_shell", detect)
+    answer = cli(option)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.endswith(f"Name one after {option}: bash, zsh, fish, powershell, pwsh.\n")
+    assert len(answer.err.splitlines()) == 1
+    assert cli(option, "tcsh").code == 2
 
 
 class Display(TrainDisplay):
