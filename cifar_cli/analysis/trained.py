@@ -170,9 +170,17 @@ def load_model(
         CheckpointError: Not found, damaged, or of another program.
         ConfigError: The device is not present.
     """
-    found = find_checkpoint(run, checkpoint)[1]
-    config = build_config(found.config.model_dump() | {"device": device})
-    return load_trained(found, Runtime.start(config))
+    return load_on(find_checkpoint(run, checkpoint)[1], device)
+
+
+def load_on(checkpoint: Checkpoint, device: str) -> Trained:
+    """The network of a checkpoint on a device, with the settings of its run.
+
+    Raises:
+        ConfigError: The device is not present.
+    """
+    config = build_config(checkpoint.config.model_dump() | {"device": device})
+    return load_trained(checkpoint, Runtime.start(config))
 
 
 def build_network(checkpoint: Checkpoint) -> nn.Module:

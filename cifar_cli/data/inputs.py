@@ -49,10 +49,10 @@ def to_pixels(image: One, rules: Rules) -> Pixels:
         DataError: It cannot be read, or is no image.
     """
     try:
-        if isinstance(image, str | os.PathLike):
-            return file_pixels(Path(image), rules)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a palette with transparency in bytes
+            warnings.simplefilter("ignore")  # Pillow's, about images that it reads anyway
+            if isinstance(image, str | os.PathLike):
+                return file_pixels(Path(image), rules)
             return square(
                 image if isinstance(image, Image.Image) else _picture(image), rules
             ).pixels
