@@ -9,6 +9,7 @@ stays instant::
     result = train(config, run_dir="runs/first")
     report = evaluate("runs/first")
     model = load_model("runs/first")
+    print(model.predict("photo.jpg").class_name)
 """
 
 from __future__ import annotations

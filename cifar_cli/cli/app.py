@@ -20,6 +20,7 @@ from cifar_cli.cli.failures import explain, fail
 from cifar_cli.cli.find_lr import find_lr
 from cifar_cli.cli.misclassified import misclassified
 from cifar_cli.cli.plot import plot
+from cifar_cli.cli.predict import predict
 from cifar_cli.cli.preview_augs import preview_augs
 from cifar_cli.cli.stopping import Stopping
 from cifar_cli.cli.summary import summary
@@ -48,6 +49,7 @@ for command in (
     train,
     evaluate,
     misclassified,
+    predict,
     plot,
     bench,
     doctor,

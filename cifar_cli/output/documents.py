@@ -12,6 +12,7 @@ from cifar_cli.rundir import SCHEMA_VERSION
 if TYPE_CHECKING:  # most commands need no torch to print what they found
     from cifar_cli.analysis.evaluate import Evaluation
     from cifar_cli.analysis.mistakes import Mistake
+    from cifar_cli.analysis.predict import Classified
     from cifar_cli.config import Config, ModelConfig
     from cifar_cli.config.explain import Explanation
     from cifar_cli.doctor.checks import Check
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # most commands need no torch to print what they found
     from cifar_cli.training.result import TrainResult
 
 Document = dict[str, Any]
+START: Document = {"schema_version": SCHEMA_VERSION}
 RUN_KEYS = (
     "name", "path", "state", "data", "epochs_completed", "val_accuracy", "best_val_accuracy",
     "seconds", "updated",
@@ -108,6 +110,22 @@ def mistake_document(
     return _document(**counts, images=images, files=_paths(files))
 
 
+def picture_entry(picture: Classified) -> Document:
+    """One entry of `images` in what `predict --json` prints."""
+    predictions = [{"class": name, "probability": p} for name, p in picture.predictions]
+    return {"file": picture.file, "predictions": predictions} | _values(
+        picture, ("unlike", "error")
+    )
+
+
+def prediction_document(
+    num_images: int, num_errors: int, num_unlike: int | None, files: Iterable[Path]
+) -> Document:
+    """What `predict --json` prints after `images`; `num_unlike` is None if it is unknown."""
+    counts = {"num_images": num_images, "num_errors": num_errors, "num_unlike": num_unlike}
+    return counts | {"files": _paths(files)}
+
+
 def lr_document(curve: LrCurve, files: Iterable[Path]) -> Document:
     """What `find-lr --json` prints."""
     return _document(
@@ -183,7 +201,7 @@ def _widths(model: ModelConfig) -> list[int]:
 
 
 def _document(**entries: Any) -> Document:
-    return {"schema_version": SCHEMA_VERSION} | entries
+    return START | entries
 
 
 def _values(result: object, keys: Iterable[str]) -> Document:

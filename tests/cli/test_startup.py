@@ -15,6 +15,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "misclassified",
+    "predict",
     "plot",
     "bench",
     "doctor",
