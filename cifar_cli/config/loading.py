@@ -127,8 +127,10 @@ def _with_recipe(
             raise ConfigError(f"{FITTED}: expected true or false, not {is_fitted!r:.60}.")
         trees.append(tree)
         if is_fitted and survey:
-            facts = survey(_images_of([*trees, *later]))
-            trees += [fitted_settings(facts)] if facts else []
+            data = _images_of([*trees, *later])
+            facts = survey(data)
+            own_size = data.image_size if _sets_image_size(later) else None
+            trees += [fitted_settings(facts, own_size)] if facts else []
     return Chosen(_merged([*trees, *later]), recipe, facts)
 
 
@@ -143,6 +145,10 @@ def _images_of(sources: Iterable[Mapping[str, Any]]) -> DataConfig:
     """What sources say of the images; their other settings may need a recipe's before them."""
     parts = [s if is_complete(s) else {"data": s["data"]} for s in sources if "data" in s]
     return _merged(parts).data
+
+
+def _sets_image_size(sources: Iterable[Mapping[str, Any]]) -> bool:
+    return any("image_size" in data for s in sources if isinstance(data := s.get("data"), dict))
 
 
 def _split(text: str) -> tuple[str, str]:

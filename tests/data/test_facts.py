@@ -105,6 +105,13 @@ def test_what_the_user_sets_stands_above_what_is_fitted(
     assert config.data.image_size == 56
 
 
+def test_epochs_follow_an_image_size_of_the_users(class_folders: Make) -> None:
+    root = class_folders(counts=(300, 1))
+    sizes = {n: load_config(settings={"data.image_size": n}, data=root, env={}) for n in (32, 128)}
+    assert sizes[32].train.epochs > 2 * sizes[128].train.epochs
+    assert sizes[128].data.image_size == 128
+
+
 def test_a_recipe_that_extends_own_is_fitted_and_stands_above_it(
     class_folders: Make, tmp_path: Path
 ) -> None:
