@@ -15,13 +15,14 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = {
     "CIFAR_RESNET_DATA__LIMIT_TRAIN": "100",
     "CIFAR_RESNET_DATA__LIMIT_VAL": "50",
-    "CIFAR_RESNET_MODEL__WIDTH": "2",
     "CIFAR_RESNET_DEVICE": "cpu",
 }
+WIDTH = "CIFAR_RESNET_MODEL__WIDTH"
 
 
 def run(*command: object, **variables: str) -> str:
-    environment = os.environ | SMALL | variables
+    """Carry a command out with few images, and with narrow networks of the course project."""
+    environment = os.environ | SMALL | {WIDTH: "2"} | variables
     # The scripts call the installed command; it lies beside the Python that runs the tests.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     done = subprocess.run(
@@ -58,7 +59,8 @@ def test_the_course_project_step_by_step(in_tmp: Path) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="a shell script")
 def test_own_images(in_tmp: Path, class_folders: Callable[..., Path]) -> None:
     folder = class_folders(counts=(40, 5), size=(48, 40))
-    out = run(EXAMPLES / "own_images.sh", folder)
+    small = {WIDTH: "", f"{WIDTH}S": "[4,4,4]", "CIFAR_RESNET_TRAIN__EPOCHS": "2"}
+    out = run(EXAMPLES / "own_images.sh", folder, **small)
     assert "owl" in out
     assert "own-images/run/eval/test_last_confusion.png" in out
 
