@@ -199,7 +199,10 @@ def _is_run(word: str, is_only: bool) -> bool:
     from cifar_cli.rundir import find_run
 
     try:
-        return find_run(word).is_run
+        found = find_run(word)
+        # A single word names pictures, unless there is nothing there but a run.
+        is_other = is_only and Path(word).exists() and not found.path.samefile(word)
+        return found.is_run and not is_other
     except (CifarError, OSError):
         return not (is_only or word == "-" or may_be_picture(word))
 

@@ -111,6 +111,16 @@ def test_only_where_nothing_can_be_read_is_the_exit_code_3(run: Path, cli: Call)
     assert "No pictures are named" in answer.err
 
 
+def test_a_folder_with_the_name_of_a_run_is_taken_for_pictures_if_it_is_all(
+    run: Path, cli: Call
+) -> None:
+    """As after `train --data tiny --name tiny`."""
+    draw("tiny/a.png")
+    assert cli("predict", "tiny", "--json").json["images"][0]["file"] == "tiny/a.png"
+    assert cli("predict", "tiny", "tiny", "--json").json["num_images"] == 1
+    assert "No pictures are named" in cli("predict", run).err
+
+
 def test_the_newest_run_is_taken_where_none_is_named(run: Path, cli: Call) -> None:
     draw("a.png")
     draw("b.png")
