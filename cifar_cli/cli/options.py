@@ -193,10 +193,11 @@ def _choice_note(chosen: Chosen, is_named: bool) -> str:
         )
     why = "" if is_named else ", since the pictures are your own (--recipe names another)"
     size = f", half of them up to {facts.side} pixels wide" if facts.side else ""
+    epochs = config.train.epochs
     return (
         f"Recipe {chosen.recipe}{why}. For {facts.images:,} training images of {facts.classes:,} "
         f"classes{size}: image size {config.eval_size}, batch size {config.train.batch_size}, "
-        f"{config.train.epochs:,} epochs."
+        f"{epochs:,} epoch{'s' if epochs > 1 else ''}."
     )
 
 

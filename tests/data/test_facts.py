@@ -33,15 +33,15 @@ def facts_of(source: Path, **settings: object) -> Facts | None:
 def test_images_classes_and_median_side_are_counted(class_folders: Make) -> None:
     root = class_folders(size=(48, 90))
     Image.new("RGB", (500, 500)).save(root / "train/cat/large.png")
-    assert facts_of(root) == Facts(13, 3, 48)
+    assert facts_of(root) == Facts(13, 6, 3, 48)
 
 
 def test_images_that_will_be_held_out_do_not_count(class_folders: Make) -> None:
     root = class_folders(counts=(10, 5))
-    assert facts_of(root, val_fraction=0.4) == Facts(18, 3, 32)
+    assert facts_of(root, val_fraction=0.4) == Facts(18, 12, 3, 32)
     shutil.rmtree(root / "test")
-    assert facts_of(root) == Facts(24, 3, 32)
-    assert facts_of(root, limit_train=7) == Facts(7, 3, 32)
+    assert facts_of(root) == Facts(24, 6, 3, 32)
+    assert facts_of(root, limit_train=7) == Facts(7, 6, 3, 32)
 
 
 def test_an_archive_has_the_facts_of_its_folder(class_folders: Make, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_an_archive_has_the_facts_of_its_folder(class_folders: Make, tmp_path: P
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         for path in sorted(root.rglob("*.png")):
             archive.write(path, path.relative_to(root))
-    assert facts_of(tmp_path / "photos.zip") == facts_of(root) == Facts(12, 3, 32)
+    assert facts_of(tmp_path / "photos.zip") == facts_of(root) == Facts(12, 6, 3, 32)
 
 
 def test_a_table_has_the_facts_of_its_files(class_folders: Make) -> None:
@@ -57,14 +57,14 @@ def test_a_table_has_the_facts_of_its_files(class_folders: Make) -> None:
     files = sorted((root / "train").rglob("*.png"))
     table = root / "labels.csv"
     table.write_text("".join(f"{p.relative_to(root)},{p.parent.name}\n" for p in files))
-    assert facts_of(table) == Facts(10, 3, 32)
+    assert facts_of(table) == Facts(10, 2, 3, 32)
 
 
 def test_unreadable_images_have_no_side(class_folders: Make) -> None:
     root = class_folders()
     for path in root.rglob("*.png"):
         path.write_bytes(b"no picture")
-    assert facts_of(root) == Facts(12, 3, None)
+    assert facts_of(root) == Facts(12, 6, 3, None)
 
 
 def test_classes_of_cifar10_are_not_the_users_own(class_folders: Make) -> None:
@@ -85,7 +85,7 @@ def test_own_pictures_get_the_recipe_own_fitted_to_them(class_folders: Make) -> 
     root = class_folders(counts=(20, 2), size=(40, 40))
     config = load_config(data=root, env={})
     assert config == load_config("own", data=root, env={})
-    fitted = fitted_settings(Facts(60, 3, 40))
+    fitted = fitted_settings(Facts(60, 6, 3, 40))
     assert config.train.batch_size == fitted["train"]["batch_size"]
     assert config.train.epochs == fitted["train"]["epochs"]
     assert config.data.image_size == fitted["data"]["image_size"]
@@ -122,11 +122,16 @@ def test_a_recipe_that_extends_own_is_fitted_and_stands_above_it(
     assert config.train.batch_size == load_config(data=root, env={}).train.batch_size
 
 
-@given(st.integers(1, 10**7), st.integers(2, 5000), st.none() | st.integers(1, 60_000))
+@given(
+    st.integers(1, 10**7),
+    st.integers(1, 10**6),
+    st.integers(2, 5000),
+    st.none() | st.integers(1, 60_000),
+)
 def test_fitted_settings_are_within_their_bounds(
-    images: int, classes: int, side: int | None
+    images: int, held_out: int, classes: int, side: int | None
 ) -> None:
-    fitted = fitted_settings(Facts(images, classes, side))
+    fitted = fitted_settings(Facts(images, held_out, classes, side))
     config = load_config("own", settings={
         f"{section}.{key}": value for section, inner in fitted.items()
         for key, value in inner.items()
@@ -139,7 +144,7 @@ def test_fitted_settings_are_within_their_bounds(
 
 @given(st.integers(1, 10**6), st.integers(8, 4000))
 def test_more_images_never_mean_larger_ones_or_smaller_batches(images: int, side: int) -> None:
-    few, many = (fitted_settings(Facts(n, 5, side)) for n in (images, 2 * images))
+    few, many = (fitted_settings(Facts(n, 100, 5, side)) for n in (images, 2 * images))
     assert many["data"]["image_size"] <= few["data"]["image_size"]
     assert many["train"]["batch_size"] >= few["train"]["batch_size"]
 

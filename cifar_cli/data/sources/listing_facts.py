@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from statistics import median
 
 from cifar_cli.config import DataConfig
@@ -27,10 +28,17 @@ def listing_facts(listing: Listing, data: DataConfig) -> Facts | None:
     if set(names) in _KNOWN_CLASSES:
         return None
     own = [entry for entry in listing.entries if entry.split == "train"]
+    counts = Counter(entry.split for entry in listing.entries)
     held_out = data.val_fraction or (HELD_OUT if len(listing.folders) == 1 else 0)
-    count = min(round(len(own) * (1 - held_out)), data.limit_train or len(own))
+    validation = round(len(own) * held_out) or counts["val"] or counts["test"]
+    images = min(max(1, len(own) - round(len(own) * held_out)), data.limit_train or len(own))
     sides = [side for entry in _sample(own) if (side := _side(entry))]
-    return Facts(max(1, count), len(names), round(median(sides)) if sides else None)
+    return Facts(
+        images,
+        min(validation, data.limit_val or validation),
+        len(names),
+        round(median(sides)) if sides else None,
+    )
 
 
 def _sample(entries: list[Entry]) -> list[Entry]:
