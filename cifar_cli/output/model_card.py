@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifar_cli import __version__
@@ -20,7 +22,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-session = onnxruntime.InferenceSession("{file}")
+session = onnxruntime.InferenceSession({file})
 names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
 pixels = np.asarray(Image.open("photo.jpg").convert("RGB"))[None]
 (logits,) = session.run(["logits"], {{"images": pixels}})
@@ -32,14 +34,14 @@ import torch
 from PIL import Image
 
 texts = {{"metadata.json": ""}}
-network = torch.export.load("{file}", extra_files=texts).module()
+network = torch.export.load({file}, extra_files=texts).module()
 names = json.loads(json.loads(texts["metadata.json"])["class_names"])
 pixels = torch.from_numpy(np.array(Image.open("photo.jpg").convert("RGB")))[None]
 print(names[network(pixels)[0].argmax()])""",
     "safetensors": """\
 from cifar_cli import load_model
 
-print(load_model(checkpoint="{file}").predict("photo.jpg").class_name)""",
+print(load_model(checkpoint={file}).predict("photo.jpg").class_name)""",
 }
 
 
@@ -61,20 +63,21 @@ def model_card(export: Export) -> str:
         else f"Weights alone: normalised images, float32, N x 3 x {size} x {size}."
     )
     rows = {
-        "file": f"`{_safe(plan.file.name)}`, {plan.format.name}, {export.size_bytes:,} bytes",
+        "file": f"{_safe(plan.file.name)}, {plan.format.name}, {export.size_bytes:,} bytes",
         "network": f"`{config.model.name}`, {parameters:,} parameters",
         "input": takes,
         "output": f"logits, float32, N x {len(names)}",
         "normalisation": f"mean {_numbers(mean)}, standard deviation {_numbers(std)}, of 0..1",
         "classes": listed,
-        "trained on": f"{_safe(config.data.source)}, {config.train.epochs} epochs, seed "
+        "trained on": f"{_safe(Path(config.data.source).name)}, {config.train.epochs} epochs, seed "
         f"{config.seed}",
     }
     figures = {
         "accuracy": f"{evaluation.accuracy:.2%} (95% interval {low:.2%} to {high:.2%}), "
         f"{evaluation.correct:,} of {evaluation.num_images:,}",
         "loss": f"{evaluation.loss:.4f}",
-        "another class than the network's": f"{export.num_different:,} of {export.num_images:,}",
+        "images that the network gives another class": f"{export.num_different:,} of "
+        f"{export.num_images:,}",
         "largest difference of a probability": f"{export.max_difference:.2g}",
     }
     return f"""\
@@ -88,8 +91,8 @@ Exported by cifar-resnet {__version__}.
 
 ## Measured
 
-On the {evaluation.num_images:,} validation images of {_safe(predictions.data)}, resized as for
-training, in single view, on a CPU ({platform.machine()}), with {_versions(plan.format.packages)}.
+On the {evaluation.num_images:,} validation images of {_safe(predictions.data)}, in single view.
+They were resized as those of training. Computed on a CPU ({platform.machine()}) with {_versions(plan.format.packages)}.
 
 | | |
 |---|---|
@@ -98,7 +101,7 @@ training, in single view, on a CPU ({platform.machine()}), with {_versions(plan.
 ## Use
 
 ```python
-{_USE[plan.format.name].format(file=_safe(plan.file.name))}
+{_USE[plan.format.name].format(file=json.dumps(plan.file.name))}
 ```
 
 The file knows nothing of EXIF orientation and transparency: turn pictures upright and make them

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import resource
@@ -69,7 +70,9 @@ def test_the_graph_resizes_as_pillow_does(resize: str) -> None:
 
 
 @pytest.mark.parametrize("name", HERE)
-def test_an_exported_file_predicts_what_the_network_does(run: Path, cli: Call, name: str) -> None:
+def test_an_exported_file_predicts_what_the_network_does(
+    run: Path, cli: Call, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     answer = cli("export", "tiny", "--format", name, "--json", "--quiet")
     assert answer.code == 0, answer.err
     document = answer.json
@@ -81,6 +84,15 @@ def test_an_exported_file_predicts_what_the_network_does(run: Path, cli: Call, n
     assert f"{document['accuracy']:.2%}" in card
     assert "0 of 50" in card
     assert "torch " in card
+    # Its example works as printed.
+    picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(Path(file).with_name("photo.jpg"))
+    expected = load_model("tiny").predict(picture).probabilities
+    one = load_model("tiny").predict(Path(file).with_name("photo.jpg"))
+    with contextlib.chdir(Path(file).parent):
+        capsys.readouterr()
+        exec(card.partition("```python\n")[2].partition("```")[0], {})
+    assert capsys.readouterr().out.strip() == one.class_name
     # Evaluated by itself, and used for pictures of any size, one and several.
     own = evaluate("tiny", device="cpu")
     found = evaluate(checkpoint=file, device="cpu")
@@ -88,8 +100,6 @@ def test_an_exported_file_predicts_what_the_network_does(run: Path, cli: Call, n
     torch.testing.assert_close(found.predictions.logits, own.predictions.logits)
     model = load_model(checkpoint=file)
     assert "10 classes, 32 x 32 pixels" in repr(model)
-    picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
-    expected = load_model("tiny").predict(picture).probabilities
     assert model.predict(picture).probabilities == pytest.approx(expected, abs=1e-5)
     assert model.class_names == load_model("tiny").class_names
     if FORMATS[name].has_graph:
