@@ -92,7 +92,8 @@ Exported by cifar-resnet {__version__}.
 ## Measured
 
 On the {evaluation.num_images:,} validation images of {_safe(predictions.data)}, in single view.
-They were resized as those of training. Computed on a CPU ({platform.machine()}) with {_versions(plan.format.packages)}.
+They were resized as those of training. Computed on a CPU ({platform.machine()}) with
+{_versions(plan.format.packages)}.
 
 | | |
 |---|---|
