@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
 
+from cifar_cli.analysis.formats import ExportedFile, format_of, read_exported
 from cifar_cli.analysis.tta import Tta, tta_forward
 from cifar_cli.config import Config
 from cifar_cli.config.checking import build_config
 from cifar_cli.data.inputs import Inputs, One, each_input, is_one, stacked, to_pixels
 from cifar_cli.data.loader import Normalise
 from cifar_cli.data.sources.pixels import Rules
-from cifar_cli.errors import CheckpointError, DataError, DivergedError
+from cifar_cli.errors import CheckpointError, ConfigError, DataError, DivergedError
 from cifar_cli.models import build_model
 from cifar_cli.rng import kept_rng
 from cifar_cli.rundir import RunDir, find_run
@@ -55,10 +56,13 @@ class Trained:
     """The checkpoint."""
 
     def __repr__(self) -> str:
-        size = self.config.data.image_size
+        size, names = (
+            self.config.data.image_size,
+            (type(self).__name__, type(self.network).__name__),
+        )
         return (
-            f"Trained({type(self.network).__name__}, {len(self.class_names)} classes, "
-            f"{size} x {size} pixels, {str(self.path)!r})"
+            f"{names[0]}({names[1]}, {len(self.class_names)} classes, {size} x {size} pixels, "
+            f"{str(self.path)!r})"
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -135,11 +139,9 @@ class Trained:
         Raises:
             DivergedError: A logit is not finite.
         """
-        normalise = Normalise(*self.config.data.normalisation, self.runtime.channels_last)
-        forward = tta_forward(self.network, tta)
         if not len(images):
             return torch.empty(0, len(self.class_names))
-        logits = predict_logits(self.network, images, normalise, self.runtime, forward, on_batch)
+        logits = self._logits(images, tta, on_batch)
         if not logits.isfinite().all():
             raise DivergedError(
                 f"{self.path} gives outputs that are not numbers: its training diverged.",
@@ -147,9 +149,48 @@ class Trained:
             )
         return logits
 
+    def _logits(
+        self, images: Tensor, tta: Tta, on_batch: Callable[[int, int], None] | None
+    ) -> Tensor:
+        normalise = Normalise(*self.config.data.normalisation, self.runtime.channels_last)
+        forward = tta_forward(self.network, tta)
+        return predict_logits(self.network, images, normalise, self.runtime, forward, on_batch)
+
+
+class Exported(Trained):
+    """An exported graph, which takes pixels, and computes on the CPU."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits, float32 (N, C), of pixels, uint8 (N, H, W, 3)."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    def _logits(
+        self, images: Tensor, tta: Tta, on_batch: Callable[[int, int], None] | None
+    ) -> Tensor:
+        if tta != "none":
+            raise ConfigError(
+                f"--tta {tta}: {self.path} is exported, and takes each image as it is.",
+                "Use --tta none, or the checkpoint of the run.",
+            )
+        runtime = replace(self.runtime, device=torch.device("cpu"))
+        size = runtime.eval_batch(self.config.data.image_size)
+        logits, done = [], 0
+        with torch.inference_mode():
+            for pixels in torch.split(images, size):
+                logits.append(self.network(pixels.contiguous()).float())
+                done += len(pixels)
+                if on_batch:
+                    on_batch(done, len(images))
+        return torch.cat(logits)
+
 
 def load_trained(checkpoint: Checkpoint, runtime: Runtime) -> Trained:
     """The network of a checkpoint, placed where `runtime` says, in evaluation mode."""
+    if isinstance(checkpoint, ExportedFile):
+        return Exported(
+            checkpoint.graph, checkpoint.class_names, checkpoint.config, runtime, checkpoint.path
+        )
     network = runtime.place(build_network(checkpoint)).eval()
     return Trained(network, checkpoint.class_names, checkpoint.config, runtime, checkpoint.path)
 
@@ -163,7 +204,8 @@ def load_model(
 
     Args:
         run: Run directory or name under `runs/`; None: the newest.
-        checkpoint: `last`, `best`, or the path of a file, which needs no run.
+        checkpoint: `last`, `best`, or the path of a file, which needs no run. An exported file
+            is run as it is, and computes on the CPU.
         device: `cpu`, `cuda`, `mps`, or `auto`.
 
     Raises:
@@ -209,4 +251,5 @@ def find_checkpoint(
         raise CheckpointError(
             f"--checkpoint {os.fspath(checkpoint)!r}: not last or best, and there is no such file."
         )
-    return (find_run(run) if run is not None else None), load_checkpoint(path)
+    read = read_exported if format_of(path) else load_checkpoint
+    return (find_run(run) if run is not None else None), read(path)

@@ -16,6 +16,7 @@ from cifar_cli.cli import completion, recipes, runs
 from cifar_cli.cli.bench import bench
 from cifar_cli.cli.doctor import doctor
 from cifar_cli.cli.evaluate import evaluate
+from cifar_cli.cli.export import export
 from cifar_cli.cli.failures import explain, fail
 from cifar_cli.cli.find_lr import find_lr
 from cifar_cli.cli.misclassified import misclassified
@@ -50,6 +51,7 @@ for command in (
     evaluate,
     misclassified,
     predict,
+    export,
     plot,
     bench,
     doctor,

@@ -11,6 +11,7 @@ from cifar_cli.rundir import SCHEMA_VERSION
 
 if TYPE_CHECKING:  # most commands need no torch to print what they found
     from cifar_cli.analysis.evaluate import Evaluation
+    from cifar_cli.analysis.export import Export
     from cifar_cli.analysis.mistakes import Mistake
     from cifar_cli.analysis.predict import Classified
     from cifar_cli.config import Config, ModelConfig
@@ -124,6 +125,19 @@ def prediction_document(
     """What `predict --json` prints after `images`; `num_unlike` is None if it is unknown."""
     counts = {"num_images": num_images, "num_errors": num_errors, "num_unlike": num_unlike}
     return counts | {"files": _paths(files)}
+
+
+def export_document(export: Export) -> Document:
+    """What `export --json` prints."""
+    files = {"file": str(export.plan.file), "model_card": str(export.plan.card)}
+    keys = "num_images", "num_different", "max_difference"
+    return _document(
+        **files,
+        format=export.plan.format.name,
+        **_values(export, keys),
+        accuracy=export.evaluation.accuracy,
+        files=list(files.values()),
+    )
 
 
 def lr_document(curve: LrCurve, files: Iterable[Path]) -> Document:

@@ -16,6 +16,7 @@ COMMANDS = (
     "evaluate",
     "misclassified",
     "predict",
+    "export",
     "plot",
     "bench",
     "doctor",
