@@ -13,6 +13,7 @@ _NO_MEMORY = re.compile(
     "allocate memory|out of memory|ALLOC(ATION)?_FAILED|bad_alloc|failed to map segment|"
     "cannot create shared object descriptor|can't start new thread"
 )
+INSTALL_AGAIN = "install it again, in the folder of its source: pip install --force-reinstall ."
 MAX_FOLDERS = 200
 MAX_NAME_BYTES = 255  # of one file or folder, on every file system in use
 

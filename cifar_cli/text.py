@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import unicodedata
 
+MAKER = "cifar-resnet"
+"""Stands in each figure, by which files of this program are recognised."""
 # Control characters, invisible formats (reversed writing among them), halves of surrogate pairs,
 # and the ends of a line and of a paragraph.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from types import TracebackType
 
-from cifar_cli.errors import CifarError, OutOfMemoryError, is_out_of_memory
+from cifar_cli.errors import INSTALL_AGAIN, CifarError, OutOfMemoryError, is_out_of_memory
 from cifar_cli.limits import memory_limit
 from cifar_cli.text import printable
 
@@ -42,8 +42,8 @@ def explain(error: BaseException, arguments: Sequence[str] = ()) -> tuple[str, i
     if package:
         return (
             f"Cannot load {package} ({type(error).__name__}: {error!s:.200}). Something of the "
-            "installation is missing or does not fit: look with cifar-resnet doctor, or install "
-            "again with pip install --force-reinstall cifar-resnet"
+            "installation is missing or does not fit: look with cifar-resnet doctor, or "
+            f"{INSTALL_AGAIN}"
         ), 2
     if isinstance(error, OSError) and error.errno is not None:
         return _of_system(error)

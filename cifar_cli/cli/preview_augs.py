@@ -52,9 +52,10 @@ def preview_augs(
     from cifar_cli.output.console import show
     from cifar_cli.output.documents import file_document
     from cifar_cli.output.figures.images import augmentation_grid, sample_grid
-    from cifar_cli.output.figures.style import MAKER, about_line
+    from cifar_cli.output.figures.style import about_line
     from cifar_cli.output.progress import Bars
     from cifar_cli.storage import atomic_file
+    from cifar_cli.text import MAKER
 
     names = [f"{name}.{format_}" for name in ("samples", "samples_labelled", "augmentations")]
     files = [folder / name for name in (*names, f"image_{index}_epoch_{epoch}.png")]

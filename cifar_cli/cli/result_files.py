@@ -10,8 +10,8 @@ from pathlib import Path
 
 from cifar_cli.errors import ConfigError
 from cifar_cli.storage import read_regular
+from cifar_cli.text import MAKER
 
-MAKER = b"cifar-resnet"
 _MOST_BYTES = 64 * 2**20
 _BUILT_IN = ("cifar10", "shapes")
 _COLUMNS = frozenset({"index", "file", "true", "predicted", "confidence", "loss", "lr"})
@@ -75,7 +75,7 @@ def is_own(file: Path) -> bool:
     if file.suffix == ".csv":
         columns = set(data.partition(b"\n")[0].decode(errors="replace").strip().split(","))
         return len(columns & _COLUMNS) >= 2
-    return MAKER in data
+    return MAKER.encode() in data
 
 
 def _path_name(path: str, ending: str = "") -> str:

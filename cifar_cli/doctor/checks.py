@@ -21,6 +21,7 @@ from pathlib import Path
 from cifar_cli.config import Config
 from cifar_cli.doctor.versions import check_versions
 from cifar_cli.errors import (
+    INSTALL_AGAIN,
     CifarError,
     ConfigError,
     DataError,
@@ -40,7 +41,6 @@ LIMIT_SECONDS = 120.0
 """For one check. Most take a second; on a slow machine, importing torch takes half a minute."""
 DATA_LIMIT_SECONDS = 900.0
 """For reading all images."""
-INSTALL = "Install anew: pip install --force-reinstall cifar-resnet (or make setup)."
 MORE_MEMORY = "Close other programs, or allow more memory (ulimit -v, the container's limit)."
 MORE_THREADS = "Allow more processes (ulimit -u), or more memory (ulimit -v)."
 
@@ -108,7 +108,11 @@ def _checks(config: Config, runs: Path) -> dict[str, tuple[Callable[[], Found], 
     """By name: what looks, how to mend it, and the exit code of a failure that has none."""
     from_data = "Choose other images with --data. The built-in --data shapes needs no files."
     return {
-        "versions": (_versions, INSTALL, ConfigError.exit_code),
+        "versions": (
+            _versions,
+            f"Please {INSTALL_AGAIN}",
+            ConfigError.exit_code,
+        ),
         "device": (lambda: _device(config), "Use --device auto, or cpu.", ConfigError.exit_code),
         "free space": (
             lambda: _space(config, runs),

@@ -57,7 +57,7 @@ def layer_totals(summary: ModelSummary) -> Text:
         "Total mult-adds (M): ",
         styled(f"{summary.total_mult_adds / 1e6:.2f}"),
         f"\nPerformed mult-adds (M): {summary.performed_mult_adds / 1e6:.2f} "
-        "(doc/architecture.md, Counting)\n"
+        "(the last layer counted once)\n"
         f"Input size (MB): {summary.input_bytes / 1e6:.2f}\n"
         f"Forward/backward pass size (MB): {summary.activation_bytes / 1e6:.2f}\n"
         f"Params size (MB): {summary.param_bytes / 1e6:.2f}\n"

@@ -127,8 +127,9 @@ def remove_runs(runs: Iterable[RunFacts]) -> None:
         ConfigError: One has begun to train again, or is the best of its recipe by now.
         StorageError: One cannot be removed.
     """
+    kept = kept_because(list_runs())  # as it is now: a user may have been asked since
     for run in runs:
-        if reason := kept_because(list_runs()).get(run.path):
+        if reason := kept.get(run.path):
             raise ConfigError(f"{run.path} stays: {reason}.", "Nothing more was removed.")
         folder = RunDir(Path(run.path))
         with folder.locked(), storage_errors(folder.path):

@@ -86,7 +86,7 @@ def loss_and_accuracy(path: Path, runs: Sequence[RunCurves]) -> Path:
         accuracy.yaxis.set_major_formatter(PercentFormatter())
         _fit_losses(loss, [x for r in runs for e in r.epochs for x in (e.train_loss, e.val_loss)])
         for axis in (loss, accuracy):
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         handles, labels = loss.get_legend_handles_labels()
         classes = {run.num_classes for run in runs}
         if len(classes) == 1 and (count := classes.pop()):

@@ -15,6 +15,7 @@ from matplotlib.text import Text
 
 from cifar_cli.output.figures.lettering import DPI, FAMILY, families, fitted
 from cifar_cli.storage import atomic_file
+from cifar_cli.text import MAKER
 
 # Okabe and Ito, "Color Universal Design" (https://jfly.uni-koeln.de/color/).
 BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, YELLOW, BLACK = (
@@ -46,8 +47,6 @@ STYLE: Any = {
     "svg.hashsalt": "cifar-resnet",  # the same figure is the same file
 }
 TITLE_SIZE, FOOTER_SIZE = 11.0, 7.0
-MAKER = "cifar-resnet"
-"""Stands in each figure, by which files of this program are recognised."""
 MADE_BY: dict[str, dict[str, Any]] = {
     "png": {"Software": MAKER},
     "svg": {"Creator": MAKER, "Date": None},
