@@ -9,6 +9,7 @@ stays instant::
     result = train(config, run_dir="runs/first")
     report = evaluate("runs/first")
     model = load_model("runs/first")
+    print(model.predict("photo.jpg").class_name)
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "evaluate", "load_config", "load_model", "train"]
 
 _HOMES = {
-    "load_config": "cifar_cli.config",
+    "load_config": "cifar_cli.data.facts",
     "train": "cifar_cli.training.run",
     "evaluate": "cifar_cli.analysis.evaluate",
     "load_model": "cifar_cli.analysis.trained",
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 
     from cifar_cli.analysis.evaluate import evaluate
     from cifar_cli.analysis.trained import load_model
-    from cifar_cli.config import load_config
+    from cifar_cli.data.facts import load_config
     from cifar_cli.training.run import train
 
 

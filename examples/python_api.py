@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-import torch
+from PIL import Image
 
 from cifar_cli import evaluate, load_config, load_model, train
 
@@ -28,10 +28,10 @@ def main(run_dir: str) -> None:
     print(f"hardest class: {worst.name}")
 
     model = load_model(result.run_dir)
-    grey = torch.zeros(1, 3, 32, 32)  # normalised pixels: 0 is the mean colour
-    with torch.inference_mode():
-        probabilities = model(grey).softmax(dim=1)[0]
-    print(f"a grey image is taken for: {report.class_names[int(probabilities.argmax())]}")
+    print(model)
+    grey = Image.new("RGB", (64, 48), "grey")  # or a path, an array, a tensor, or a list of them
+    found = model.predict(grey)
+    print(f"a grey image is taken for: {found.class_name} ({found.probability:.1%})")
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def evaluate(
             )
         trained = load_trained(found, runtime)
         started = time.perf_counter()
-        logits = trained.predict(images.images, tta, on_batch)
+        logits = trained.logits(images.images, tta, on_batch)
         seconds = time.perf_counter() - started
     notes = dataset.notes
     if split == "val" and data is None and limit is None and splits.fingerprint != found.data:

@@ -16,10 +16,12 @@ from cifar_cli.cli import completion, recipes, runs
 from cifar_cli.cli.bench import bench
 from cifar_cli.cli.doctor import doctor
 from cifar_cli.cli.evaluate import evaluate
+from cifar_cli.cli.export import export
 from cifar_cli.cli.failures import explain, fail
 from cifar_cli.cli.find_lr import find_lr
 from cifar_cli.cli.misclassified import misclassified
 from cifar_cli.cli.plot import plot
+from cifar_cli.cli.predict import predict
 from cifar_cli.cli.preview_augs import preview_augs
 from cifar_cli.cli.stopping import Stopping
 from cifar_cli.cli.summary import summary
@@ -48,6 +50,8 @@ for command in (
     train,
     evaluate,
     misclassified,
+    predict,
+    export,
     plot,
     bench,
     doctor,

@@ -36,7 +36,7 @@ def doctor(
 
     The exit code is 0, or that of the first failed check.
     """
-    settings = options.resolve(locals())
+    settings = options.resolve(locals(), "baseline")
     from cifar_cli.doctor.checks import examine
     from cifar_cli.output.console import show
     from cifar_cli.output.documents import check_document

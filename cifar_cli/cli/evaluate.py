@@ -18,7 +18,7 @@ Checkpoint = Annotated[
     str,
     typer.Option(
         metavar="last|best|FILE",
-        help="Checkpoint to load. A FILE needs no run.",
+        help="Checkpoint to load. A FILE needs no run; it may be an exported one.",
         show_default=True,
         autocompletion=completion.checkpoints,
     ),

@@ -27,7 +27,7 @@ def find_lr(
     data_dir: options.DataDir = None,
     limit_train: options.LimitTrain = None,
     skip_bad_images: options.SkipBadImages = False,
-    recipe: options.Recipe = "baseline",
+    recipe: options.Recipe = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
     device: options.Device = None,
@@ -104,8 +104,6 @@ def train_command(given: Mapping[str, Any], config: Config, max_lr: float) -> li
         rates = {"bias_lr": config.optim.bias_lr, "head_lr": config.optim.head_lr}
         sets += [f"optim.{name}={factor * rate:.3g}" for name, rate in rates.items()]
     values = {**given, "max_lr": f"{max_lr:.3g}"}
-    if given["recipe"] == "baseline":
-        values["recipe"] = None
     command = ["cifar-resnet", "train"]
     if given["skip_bad_images"]:
         command.append("--skip-bad-images")

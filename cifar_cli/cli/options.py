@@ -12,6 +12,7 @@ from cifar_cli.cli import completion
 
 if TYPE_CHECKING:
     from cifar_cli.config import Config
+    from cifar_cli.config.loading import Chosen
 
 IMAGES, CONFIGURATION, OUTPUT = "Images", "Configuration", "Output"
 
@@ -68,23 +69,19 @@ SkipBadImages = Annotated[
         "skipped_images.csv.",
     ),
 ]
-Recipe = Annotated[
-    str,
-    of_configuration(
+
+
+def _recipe(default: str) -> Any:
+    return of_configuration(
         "--recipe NAME|FILE",
-        "A built-in recipe (see: cifar-resnet recipes list) or a YAML file.",
+        "A built-in recipe (see: cifar-resnet recipes list) or a YAML file. Default: baseline; for "
+        f"pictures of your own, own{default}.",
         autocompletion=completion.recipes,
-    ),
-]
-TrainRecipe = Annotated[
-    str | None,
-    of_configuration(
-        "--recipe NAME|FILE",
-        "A built-in recipe (see: cifar-resnet recipes list) or a YAML file. Default: "
-        "baseline, or with --resume the run's own settings.",
-        autocompletion=completion.recipes,
-    ),
-]
+    )
+
+
+Recipe = Annotated[str | None, _recipe("")]
+TrainRecipe = Annotated[str | None, _recipe("; with --resume, the run's own settings")]
 ConfigFile = Annotated[
     Path | None,
     of_configuration("--config FILE", "YAML file with settings that override the recipe."),
@@ -163,7 +160,7 @@ def resolve(
         recipe: Used instead of the one that was given.
         use_environment: Whether environment variables count.
     """
-    from cifar_cli.config import load_config
+    from cifar_cli.data.facts import choose_config
 
     settings = {
         key: _number_or_auto(value) if name == "max_lr" else value
@@ -171,12 +168,36 @@ def resolve(
         if value is not None and value is not False
         for key in KEYS.get(name, ())
     }
-    return load_config(
-        recipe or given.get("recipe") or "baseline",
+    chosen = choose_config(
+        recipe or given.get("recipe"),
         config_file=given.get("config"),
         overrides=given.get("set_") or (),
         settings=settings,
         env=None if use_environment else {},
+    )
+    if chosen.facts and not given.get("quiet"):
+        from cifar_cli.output.console import remarks
+
+        remarks().say(_choice_note(chosen, bool(recipe or given.get("recipe"))))
+    return chosen.config
+
+
+def _choice_note(chosen: Chosen, is_named: bool) -> str:
+    """Which recipe was taken, why, and what it was fitted to."""
+    facts, config = chosen.facts, chosen.config
+    assert facts
+    if chosen.why_not_own:
+        return (
+            f"Recipe {chosen.recipe}, as these settings do not go with own, the recipe for "
+            f"pictures of your own. {chosen.why_not_own}"
+        )
+    why = "" if is_named else ", since the pictures are your own (--recipe names another)"
+    size = f", half of them up to {facts.side} pixels wide" if facts.side else ""
+    epochs = config.train.epochs
+    return (
+        f"Recipe {chosen.recipe}{why}. For {facts.images:,} training images of {facts.classes:,} "
+        f"classes{size}: image size {config.eval_size}, batch size {config.train.batch_size}, "
+        f"{epochs:,} epoch{'s' if epochs > 1 else ''}."
     )
 
 

@@ -26,7 +26,7 @@ def preview_augs(
     data: options.Data = None,
     data_dir: options.DataDir = None,
     skip_bad_images: options.SkipBadImages = False,
-    recipe: options.Recipe = "baseline",
+    recipe: options.Recipe = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
     seed: options.Seed = None,

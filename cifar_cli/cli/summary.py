@@ -15,7 +15,7 @@ def summary(
     ] = 3,
     data: options.Data = None,
     data_dir: options.DataDir = None,
-    recipe: options.Recipe = "baseline",
+    recipe: options.Recipe = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
     device: options.Device = None,

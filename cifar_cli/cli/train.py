@@ -55,7 +55,7 @@ def train(
 
             opened = stack.enter_context(open_run(run_dir, name, resume))
         own = opened.own_settings() if opened and recipe is None else None
-        settings = options.resolve(given, own or recipe or "baseline", use_environment=own is None)
+        settings = options.resolve(given, own or recipe, use_environment=own is None)
 
         from rich.text import Text
 

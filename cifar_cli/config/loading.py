@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cifar_cli.config.checking import SHOWN, build_config, complete_tree
+from cifar_cli.config.data_schema import DataConfig
+from cifar_cli.config.fitting import Facts, fitted_settings
 from cifar_cli.config.layers import Layers
-from cifar_cli.config.recipe_files import EXTENDS, read_file, recipe_trees
+from cifar_cli.config.migration import is_complete
+from cifar_cli.config.recipe_files import EXTENDS, FITTED, read_file, recipe_trees
 from cifar_cli.config.schema import Config
 from cifar_cli.config.settings import SETTINGS
 from cifar_cli.config.strict_yaml import dump_yaml, parse_yaml
@@ -20,16 +23,32 @@ __all__ = ["build_config", "config_yaml", "flat_settings", "load_config", "witho
 ENV_PREFIX = "CIFAR_RESNET_"
 # Variables of the same prefix that are not settings; CIFAR_RESNET_DATA is short for data.source.
 PLAIN_VARIABLES = {"DATA", "HOME", "MIRROR"}
+DEFAULT_RECIPE, OWN_RECIPE = "baseline", "own"
+
+Survey = Callable[[DataConfig], Facts | None]
+"""What pictures a source holds; None if they are CIFAR-10's or drawn, or cannot be found."""
+
+
+class Chosen(NamedTuple):
+    """A configuration, and what it was made of."""
+
+    config: Config
+    recipe: str | os.PathLike[str] | Mapping[str, Any]
+    facts: Facts | None
+    """Of the user's own pictures; None if the recipe has nothing to do with them."""
+    why_not_own: str = ""
+    """Why `own` was not taken for them; empty if it was."""
 
 
 def load_config(
-    recipe: str | os.PathLike[str] | Mapping[str, Any] = "baseline",
+    recipe: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     *,
     config_file: str | os.PathLike[str] | None = None,
     overrides: Iterable[str] = (),
     settings: Mapping[str, Any] | None = None,
     data: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
+    survey: Survey | None = None,
 ) -> Config:
     """Build the configuration: defaults < recipe < file < environment < overrides < settings.
 
@@ -37,41 +56,106 @@ def load_config(
     before it that only the former class has are dropped. A setting that has no effect is refused.
 
     Args:
-        recipe: Name of a built-in recipe, path of a YAML file, or a tree of settings.
+        recipe: Name of a built-in recipe, path of a YAML file, or a tree of settings. None:
+            `baseline`; for pictures of the user's own, `own`.
         config_file: A YAML file on top of the recipe.
         overrides: `section.key=value` texts, values read as YAML.
         settings: Dotted keys to plain values (the command line's own flags); None is skipped.
         data: Short for the setting `data.source`.
         env: Environment variables; None reads `os.environ`.
+        survey: Tells what pictures `data.source` holds, for recipes that are fitted to them. None:
+            nothing is known of them.
 
     Raises:
         ConfigError: Every wrong key and value at once, in one message.
     """
-    layers = Layers()
-    for tree in recipe_trees(recipe):
-        layers.add(tree)
+    return choose_config(
+        recipe,
+        config_file=config_file,
+        overrides=overrides,
+        settings={**(settings or {}), **({} if data is None else {"data.source": data})},
+        env=env,
+        survey=survey,
+    ).config
+
+
+def choose_config(
+    recipe: str | os.PathLike[str] | Mapping[str, Any] | None,
+    *,
+    config_file: str | os.PathLike[str] | None = None,
+    overrides: Iterable[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+    survey: Survey | None = None,
+) -> Chosen:
+    """As `load_config`, and which recipe was taken."""
+    later: list[Mapping[str, Any]] = []
     if config_file is not None:
         tree = read_file(Path(config_file))
         if EXTENDS in tree:
             raise ConfigError(f"{config_file}: {EXTENDS!r} is for recipes; give it to --recipe.")
-        layers.add(tree)
-    tree = {}
-    for key, value in _from_environment(os.environ if env is None else env):
-        _set(tree, key, value)
-    layers.add(tree)
-    tree = {}
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"--set {text!r}: write it as KEY=VALUE, such as train.epochs=5.")
-        _set(tree, key.strip(), parse_yaml(value, f"--set {key.strip()}"))
-    layers.add(tree)
-    tree = {}
-    for key, value in [*(settings or {}).items(), ("data.source", data)]:
-        if value is not None:
+        later.append(tree)
+    values = [(key, parse_yaml(text, f"--set {key}")) for key, text in map(_split, overrides)]
+    given = [(key, value) for key, value in (settings or {}).items() if value is not None]
+    for pairs in (_from_environment(os.environ if env is None else env), values, given):
+        tree = {}
+        for key, value in pairs:
             _set(tree, key, os.fspath(value) if isinstance(value, os.PathLike) else value)
-    layers.add(tree)
+        later.append(tree)
+    facts = survey(_images_of(later)) if recipe is None and survey else None
+    if facts is None:
+        return _with_recipe(DEFAULT_RECIPE if recipe is None else recipe, later, survey)
+    try:
+        return _with_recipe(OWN_RECIPE, later, lambda _: facts)
+    except ConfigError as error:
+        # Settings of the network or optimiser that the default recipe has, and `own` has not.
+        chosen = _with_recipe(DEFAULT_RECIPE, later, survey)
+        return chosen._replace(facts=facts, why_not_own=str(error))
+
+
+def _with_recipe(
+    recipe: str | os.PathLike[str] | Mapping[str, Any],
+    later: Sequence[Mapping[str, Any]],
+    survey: Survey | None,
+) -> Chosen:
+    """A recipe, fitted to the images if it says so, with other settings on top."""
+    facts = None
+    trees: list[Mapping[str, Any]] = []
+    for tree in recipe_trees(recipe):
+        is_fitted = tree.pop(FITTED, False)
+        if not isinstance(is_fitted, bool):
+            raise ConfigError(f"{FITTED}: expected true or false, not {is_fitted!r:.60}.")
+        trees.append(tree)
+        if is_fitted and survey:
+            data = _images_of([*trees, *later])
+            facts = survey(data)
+            own_size = data.image_size if _sets_image_size(later) else None
+            trees += [fitted_settings(facts, own_size)] if facts else []
+    return Chosen(_merged([*trees, *later]), recipe, facts)
+
+
+def _merged(sources: Iterable[Mapping[str, Any]]) -> Config:
+    layers = Layers()
+    for source in sources:
+        layers.add(source)
     return layers.config()
+
+
+def _images_of(sources: Iterable[Mapping[str, Any]]) -> DataConfig:
+    """What sources say of the images; their other settings may need a recipe's before them."""
+    parts = [s if is_complete(s) else {"data": s["data"]} for s in sources if "data" in s]
+    return _merged(parts).data
+
+
+def _sets_image_size(sources: Iterable[Mapping[str, Any]]) -> bool:
+    return any("image_size" in data for s in sources if isinstance(data := s.get("data"), dict))
+
+
+def _split(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text!r}: write it as KEY=VALUE, such as train.epochs=5.")
+    return key.strip(), value
 
 
 def config_yaml(config: Config) -> str:

@@ -14,6 +14,8 @@ from cifar_cli.errors import ConfigError, nearest_hint
 
 RECIPES = resources.files("cifar_cli.config") / "recipes"
 EXTENDS = "extends"
+FITTED = "fit_to_images"
+"""Key of recipes whose batch size, epochs and image size follow from the images."""
 MAX_CHAIN = 10
 """So many recipes may extend one another."""
 

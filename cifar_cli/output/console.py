@@ -107,6 +107,28 @@ def print_json(document: dict[str, Any]) -> None:
     print(text.replace("\x7f", "\\u007f"))  # the one control character that JSON leaves as it is
 
 
+class JsonStream:
+    """Prints one JSON document on stdout, of which one list grows, an entry a line."""
+
+    def __init__(self, start: dict[str, Any], key: str) -> None:
+        print(_json(start)[:-1] + f', "{key}": [', end="")
+        self.separator = "\n"
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Print the next entry of the list."""
+        print(self.separator + _json(entry), end="")
+        self.separator = ",\n"
+
+    def end(self, rest: dict[str, Any]) -> None:
+        """Print what comes after the list, which is not empty."""
+        print("\n], " + _json(rest)[1:])
+
+
+def _json(value: dict[str, Any]) -> str:
+    # DEL is the one control character that JSON leaves as it is.
+    return json.dumps(value, allow_nan=False).replace("\x7f", "\\u007f")
+
+
 def duration(seconds: float) -> str:
     """Seconds as people say them: `42.0 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds < 60:

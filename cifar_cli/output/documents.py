@@ -11,7 +11,9 @@ from cifar_cli.rundir import SCHEMA_VERSION
 
 if TYPE_CHECKING:  # most commands need no torch to print what they found
     from cifar_cli.analysis.evaluate import Evaluation
+    from cifar_cli.analysis.export import Export
     from cifar_cli.analysis.mistakes import Mistake
+    from cifar_cli.analysis.predict import Classified
     from cifar_cli.config import Config, ModelConfig
     from cifar_cli.config.explain import Explanation
     from cifar_cli.doctor.checks import Check
@@ -22,6 +24,7 @@ if TYPE_CHECKING:  # most commands need no torch to print what they found
     from cifar_cli.training.result import TrainResult
 
 Document = dict[str, Any]
+START: Document = {"schema_version": SCHEMA_VERSION}
 RUN_KEYS = (
     "name", "path", "state", "data", "epochs_completed", "val_accuracy", "best_val_accuracy",
     "seconds", "updated",
@@ -108,6 +111,35 @@ def mistake_document(
     return _document(**counts, images=images, files=_paths(files))
 
 
+def picture_entry(picture: Classified) -> Document:
+    """One entry of `images` in what `predict --json` prints."""
+    predictions = [{"class": name, "probability": p} for name, p in picture.predictions]
+    return {"file": picture.file, "predictions": predictions} | _values(
+        picture, ("unlike", "error")
+    )
+
+
+def prediction_document(
+    num_images: int, num_errors: int, num_unlike: int | None, files: Iterable[Path]
+) -> Document:
+    """What `predict --json` prints after `images`; `num_unlike` is None if it is unknown."""
+    counts = {"num_images": num_images, "num_errors": num_errors, "num_unlike": num_unlike}
+    return counts | {"files": _paths(files)}
+
+
+def export_document(export: Export) -> Document:
+    """What `export --json` prints."""
+    files = {"file": str(export.plan.file), "model_card": str(export.plan.card)}
+    keys = "num_images", "num_different", "max_difference"
+    return _document(
+        **files,
+        format=export.plan.format.name,
+        **_values(export, keys),
+        accuracy=export.evaluation.accuracy,
+        files=list(files.values()),
+    )
+
+
 def lr_document(curve: LrCurve, files: Iterable[Path]) -> Document:
     """What `find-lr --json` prints."""
     return _document(
@@ -137,6 +169,8 @@ def bench_document(runs: Sequence[BenchRun], files: Iterable[Path]) -> Document:
 
 def recipe_document(recipes: Mapping[str, Config], headers: Mapping[str, str]) -> Document:
     """What `recipes list --json` prints; `headers` are the first lines of their files."""
+    from cifar_cli.config.loading import OWN_RECIPE
+
     rows = [
         {
             "name": name,
@@ -144,7 +178,7 @@ def recipe_document(recipes: Mapping[str, Config], headers: Mapping[str, str]) -
             "batch_size": config.train.batch_size,
             "widths": _widths(config.model),
             "augment": config.augment.form,
-            "data": config.data.source,
+            "data": "your own" if name == OWN_RECIPE else config.data.source,
             "about": headers[name].removeprefix("# "),
         }
         for name, config in recipes.items()
@@ -181,7 +215,7 @@ def _widths(model: ModelConfig) -> list[int]:
 
 
 def _document(**entries: Any) -> Document:
-    return {"schema_version": SCHEMA_VERSION} | entries
+    return START | entries
 
 
 def _values(result: object, keys: Iterable[str]) -> Document:

@@ -126,6 +126,21 @@ def mistake_table(images: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def picture_table(images: Sequence[Mapping[str, Any]]) -> Table:
+    """One row per picture, with the entries of `picture_entry`: its class, then the next ones."""
+    names = "File", "Class", "Next %"
+    table = _table("Predictions", "File", "Class", "%", "Next %", names=names)
+    for image in images:
+        first, *others = image["predictions"] or [None]
+        if first is None:
+            table.add_row(image["file"], "--", "--", styled(image["error"], "red"))
+            continue
+        name = f"{first['class']} (unlike)" if image["unlike"] else first["class"]
+        then = ", ".join(f"{one['class']} {_percent(one['probability'], 1)}" for one in others)
+        table.add_row(image["file"], name, _percent(first["probability"], 1), then)
+    return table
+
+
 def recipe_table(recipes: Sequence[Mapping[str, Any]], width: int) -> Group:
     """One row per recipe, with the entries of `recipe_document`; if narrow, descriptions below."""
     is_wide = width >= RECIPES_WIDTH
@@ -257,5 +272,5 @@ def _cell(figure: Mapping[str, Any], unit: float, digits: int) -> str:
     return f"{mean} ± {half / unit:.{digits}f}"
 
 
-def _percent(share: float | None) -> str:
-    return "--" if share is None else f"{100 * share:.2f}"
+def _percent(share: float | None, digits: int = 2) -> str:
+    return "--" if share is None else f"{100 * share:.{digits}f}"

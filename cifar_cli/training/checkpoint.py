@@ -31,6 +31,8 @@ from cifar_cli.training.sealed import DamagedError, read_archive, reading, seal
 from cifar_cli.training.state import TrainState
 
 PREVIOUS = "previous.pt"
+EVAL_SIZE = "model.eval_size"
+"""A setting of earlier versions."""
 # What each optimiser remembers of a parameter; each of the parameter's shape, but for `step`.
 _AVERAGES = {"Adam": {"step", "exp_avg", "exp_avg_sq"}, "Muon": {"momentum"}}
 # What torch.compile and data parallelism put before the names of weights.
@@ -55,7 +57,7 @@ class Checkpoint:
     @property
     def eval_size(self) -> int:
         """Side in pixels at which its network classifies."""
-        return int(self.dropped.get("model.eval_size", self.config.eval_size))
+        return int(self.dropped.get(EVAL_SIZE, self.config.eval_size))
 
 
 def save_checkpoint(
@@ -110,6 +112,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         with memory_errors(*reading(path)):
             content = read_archive(path, _others(path))
+        return checkpoint_of(path, content)
+    except FileNotFoundError:
+        raise CheckpointError(f"There is no checkpoint {path}.", _others(path)) from None
+
+
+def checkpoint_of(path: Path, content: object, *, has_graph: bool = False) -> Checkpoint:
+    """Check what a file holds.
+
+    Args:
+        path: The file, for messages.
+        content: As `save_checkpoint` puts it together.
+        has_graph: Whether the file has the weights in a graph of its own, not here.
+
+    Raises:
+        CheckpointError: As `load_checkpoint`.
+    """
+    try:
         document = check_document(content, str(path))
         config, dropped = build_complete(document.config)
         if "model.strided" in dropped:
@@ -119,9 +138,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         weights = {_PREFIX.sub("", name): tensor for name, tensor in document.weights.items()}
         with torch.device("meta"):  # which takes no memory, however wide it is
             network = build_model(config.model, len(document.class_names), config.data.image_size)
-        _check_weights(path, network, weights)
-    except FileNotFoundError:
-        raise CheckpointError(f"There is no checkpoint {path}.", _others(path)) from None
+        if not has_graph:
+            _check_weights(path, network, weights)
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error.what}", error.remedy) from error
     except RecursionError:

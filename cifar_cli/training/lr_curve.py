@@ -22,7 +22,7 @@ SHOWN_WIDTH = 0.15
 """Standard deviation of the smoothing in the picture."""
 BAND = 2
 """The band reaches from the suggestion divided by this to the suggestion times this."""
-SHIFT, SHIFT_PER_DOUBLING = 0.2, 0.1
+SHIFT, SHIFT_PER_DOUBLING = 0.05, 0.1
 """Decades from the middle of the valley to the suggestion: at the usual number of steps per decade
 of the rate, and for each halving of it. A network that has had more steps bears a higher rate."""
 USUAL_STEPS = 200

@@ -15,6 +15,8 @@ COMMANDS = (
     "train",
     "evaluate",
     "misclassified",
+    "predict",
+    "export",
     "plot",
     "bench",
     "doctor",

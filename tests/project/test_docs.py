@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -12,8 +13,8 @@ import pytest
 import typer
 from conftest import Answer
 
+from cifar_cli import load_config
 from cifar_cli.cli.app import app
-from cifar_cli.config import load_config
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -129,8 +130,9 @@ def test_the_commands_of_the_readme_work_as_printed(
         words = shlex.split(line)[1:]
         if {"find-lr", "auto"} & set(words):
             continue  # two LR range tests of 200 steps, which test_examples.py runs
-        recipe = words[words.index("--recipe") + 1] if "--recipe" in words else "baseline"
-        is_speed = load_config(recipe, env={}).model.name == "speed_resnet"
+        given = dict(itertools.pairwise(words))
+        config = load_config(given.get("--recipe"), data=given.get("--data"), env={})
+        is_speed = config.model.name == "speed_resnet"
         with monkeypatch.context() as patch:
             width = ("WIDTHS", "[4,4,4]") if is_speed else ("WIDTH", "4")
             patch.setenv(f"CIFAR_RESNET_MODEL__{width[0]}", width[1])

@@ -16,13 +16,14 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = {
     "CIFAR_RESNET_DATA__LIMIT_TRAIN": "30",  # whole LR range tests of 200 steps are among them
     "CIFAR_RESNET_DATA__LIMIT_VAL": "50",
-    "CIFAR_RESNET_MODEL__WIDTH": "2",
     "CIFAR_RESNET_DEVICE": "cpu",
 }
+WIDTH = "CIFAR_RESNET_MODEL__WIDTH"
 
 
 def run(*command: object, **variables: str) -> str:
-    environment = os.environ | SMALL | variables
+    """Carry a command out with few images, and with narrow networks of the course project."""
+    environment = os.environ | SMALL | {WIDTH: "2"} | variables
     done = subprocess.run(
         [str(part) for part in command], env=environment, capture_output=True, text=True
     )
@@ -65,7 +66,8 @@ def test_own_images(
     in_tmp: Path, class_folders: Callable[..., Path], forked_python: ForkedPython
 ) -> None:
     folder = class_folders(counts=(40, 5), size=(48, 40))
-    out = run(EXAMPLES / "own_images.sh", folder, PATH=before_others(forked_python))
+    small = {WIDTH: "", f"{WIDTH}S": "[4,4,4]", "CIFAR_RESNET_TRAIN__EPOCHS": "2"}
+    out = run(EXAMPLES / "own_images.sh", folder, **small, PATH=before_others(forked_python))
     assert "owl" in out
     assert "own-images/run/eval/test_last_confusion.png" in out
 

@@ -19,7 +19,7 @@ from conftest import TINY_FLAGS
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "cifar_cli"
 ABSENT = re.compile(
-    r"pip install[^\n]*cifar[-_]resnet|\bdoc/|README|\.md\b|\bmake (setup|demo|test|clean)\b"
+    r"pip install[^\n]*cifar[-_]resnet|\bdoc/|README|\w\.md\b|\bmake (setup|demo|test|clean)\b"
 )
 """Files of the source alone, its make, and a name that is not this project's on the index."""
 

@@ -170,7 +170,7 @@ def test_a_run_is_whitened_on_the_images_that_it_trains_on(in_tmp: Path) -> None
     images = choose_splits(load_shapes(), config.data, config.seed).train.images
     expected = SpeedResnet()
     expected.whiten(Normalise(config.data.mean, config.data.std)(images))
-    found = load_model("a")
+    found = load_model("a").network
     assert isinstance(found, SpeedResnet)
     torch.testing.assert_close(found.stem.weight, expected.stem.weight)
 

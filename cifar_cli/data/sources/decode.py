@@ -7,6 +7,7 @@ import io
 import re
 import struct
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -95,6 +96,23 @@ def decode_image(data: bytes, rules: Rules) -> Picture:
     except Image.DecompressionBombError as error:
         raise NoImageError(f"it unpacks to more than {MAX_PIXELS:,} pixels") from error
     except Exception as error:  # on damaged files, Pillow's decoders raise all kinds
+        raise NoImageError(str(error) or type(error).__name__) from error
+
+
+def shorter_side(data: bytes) -> int:
+    """The shorter side of an image in pixels, from the file's header.
+
+    Raises:
+        NoImageError: It is damaged, or not an image.
+    """
+    try:
+        _check_tiff(data)
+        file = _BoundedReader(data)
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
+            return min(image.size)
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
         raise NoImageError(str(error) or type(error).__name__) from error
 
 

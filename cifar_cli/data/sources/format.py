@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cifar_cli.config import DataConfig
+from cifar_cli.config.fitting import Facts
 from cifar_cli.data.cache import home
 from cifar_cli.data.types import Dataset, Progress
 
@@ -36,6 +37,8 @@ class Format(NamedTuple):
     load: Callable[[Request], Dataset]
     count_classes: Callable[[Request], int]
     """Number of classes, without decoding an image."""
+    facts: Callable[[Request], Facts | None] = lambda request: None
+    """What is known of pictures of the user's own, without decoding them; None: it has others."""
     keyword: str | None = None
     """The value of `data.source` that means this kind."""
     recognises: Callable[[Path], bool] = lambda path: False

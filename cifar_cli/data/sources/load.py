@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cifar_cli.config import DataConfig
+from cifar_cli.config.fitting import Facts
 from cifar_cli.data.sources.archive import ENDINGS, IMAGE_ARCHIVE
 from cifar_cli.data.sources.cifar10 import ARCHIVE, CIFAR10_ARCHIVE, CIFAR10_BATCHES
 from cifar_cli.data.sources.download import CIFAR10
@@ -67,6 +68,16 @@ def count_classes(config: DataConfig) -> int:
     """
     request = Request(config)
     return _format(request).count_classes(request)
+
+
+def facts_of(config: DataConfig) -> Facts | None:
+    """What is known of pictures of the user's own; None for CIFAR-10, `shapes`, and their classes.
+
+    Raises:
+        DataError: There is no such source, or it is arranged in no known way.
+    """
+    request = Request(config)
+    return _format(request).facts(request)
 
 
 def needs_download(config: DataConfig) -> bool:

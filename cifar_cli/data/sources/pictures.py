@@ -18,11 +18,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from cifar_cli.config.fitting import Facts
 from cifar_cli.data.cache import Expected, cached
 from cifar_cli.data.sources.decode import decode_image
 from cifar_cli.data.sources.format import Format, Request
 from cifar_cli.data.sources.listing import Entry, Listing, class_names, first_of
-from cifar_cli.data.sources.pixels import LONG, NoImageError, Picture, Rules
+from cifar_cli.data.sources.listing_facts import listing_facts
+from cifar_cli.data.sources.pixels import NoImageError, Picture, Rules, picture_notes
 from cifar_cli.data.types import BadImage, Dataset, ImageSet, Progress, SplitName
 from cifar_cli.errors import DataError
 from cifar_cli.storage import is_replaceable, read_regular, write_text
@@ -49,7 +51,11 @@ def picture_format(
         with opened(request.path) as listing:
             return len(class_names(listing, listing.entries))
 
-    return Format(title, load, count_classes, recognises=recognises)
+    def facts(request: Request) -> Facts | None:
+        with opened(request.path) as listing:
+            return listing_facts(listing, request.data)
+
+    return Format(title, load, count_classes, facts, recognises=recognises)
 
 
 def load_pictures(
@@ -211,7 +217,7 @@ def _decode(
         parts["train"],
         parts.get("test"),
         val=parts.get("val"),
-        notes=_notes(pictures, rules),
+        notes=picture_notes(pictures, rules),
         skipped=tuple(bad),
         composited=sum(picture.is_transparent or picture.is_padded for picture in pictures),
     )
@@ -271,28 +277,6 @@ def _allow(bad: Sequence[BadImage], total: int, skip: bool) -> None:
             f"{len(bad):,} of {total:,} images cannot be read: {_reasons(bad)}.",
             "Remove or replace them, or skip them with --skip-bad-images.",
         )
-
-
-def _notes(pictures: Sequence[Picture], rules: Rules) -> tuple[str, ...]:
-    """What was done to the images, a sentence each."""
-    size, ways = rules.size, {
-        "crop": "only their centre is used (data.resize pad keeps all of them)",
-        "pad": "their sides are filled with the mean colour",
-        "squash": "they are distorted (data.resize crop keeps their shape)",
-    }  # fmt: skip
-    counts = {
-        f"Resized {{}} images to {size} x {size} pixels.": "is_resized",
-        f"{{}} images are longer than {LONG} to 1: {ways[rules.resize]}.": "is_long",
-        "Turned {} images upright, as their EXIF data say.": "is_turned",
-        "{} images have transparent pixels, which are filled with the mean colour.":
-        "is_transparent",
-        "{} images hold 12-bit data in 16 bits, and were scaled by 4,095.": "has_12_bits",
-    }  # fmt: skip
-    notes = []
-    for sentence, flag in counts.items():
-        if count := sum(getattr(picture, flag) for picture in pictures):
-            notes.append(sentence.format(f"{count:,} of {len(pictures):,}"))
-    return tuple(notes)
 
 
 def _reasons(bad: Sequence[BadImage]) -> str:

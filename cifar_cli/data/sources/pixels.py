@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -151,3 +152,25 @@ def _colours(image: Image.Image, has_alpha: bool, as_stored: bool) -> tuple[Imag
         raise NoImageError("it has 32-bit pixels with no known maximum; save it with 8 or 16 bits")
     mode = "RGBA" if has_alpha else "RGB"
     return (image if image.mode == mode else image.convert(mode)), False
+
+
+def picture_notes(pictures: Sequence[Picture], rules: Rules) -> tuple[str, ...]:
+    """What was done to the images, a sentence each."""
+    size, ways = rules.size, {
+        "crop": "only their centre is used (data.resize pad keeps all of them)",
+        "pad": "their sides are filled with the mean colour",
+        "squash": "they are distorted (data.resize crop keeps their shape)",
+    }  # fmt: skip
+    counts = {
+        f"Resized {{}} images to {size} x {size} pixels.": "is_resized",
+        f"{{}} images are longer than {LONG} to 1: {ways[rules.resize]}.": "is_long",
+        "Turned {} images upright, as their EXIF data say.": "is_turned",
+        "{} images have transparent pixels, which are filled with the mean colour.":
+        "is_transparent",
+        "{} images hold 12-bit data in 16 bits, and were scaled by 4,095.": "has_12_bits",
+    }  # fmt: skip
+    notes = []
+    for sentence, flag in counts.items():
+        if count := sum(getattr(picture, flag) for picture in pictures):
+            notes.append(sentence.format(f"{count:,} of {len(pictures):,}"))
+    return tuple(notes)
