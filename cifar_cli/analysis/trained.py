@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,17 +75,22 @@ class Trained:
         """Logits, float (B, C), of normalised images, float (B, 3, S, S): the network itself.
 
         Raises:
-            DataError: These are pictures, or pixels that are not normalised, which the network
-                would misread; `predict` takes them.
+            DataError: These are pictures; `predict` takes them.
+
+        Warns:
+            UserWarning: They have no value below 0. Such pixels are hardly normalised, and the
+                network misreads them.
         """
-        is_float = isinstance(images, Tensor) and images.is_floating_point()
-        if not is_float or (images.numel() and images.min() >= 0 and images.max() > 0):
+        if not (isinstance(images, Tensor) and images.is_floating_point()):
             raise DataError(
-                "The network takes normalised images, and these have no value below 0."
-                if is_float
-                else f"The network takes normalised float tensors, not {type(images).__name__}.",
-                "Give images, arrays, tensors or paths to .predict(), which prepares them. "
-                "The call .network(images) checks nothing.",
+                f"The network takes normalised float tensors, not {type(images).__name__}.",
+                "Give images, arrays, tensors or paths to .predict(), which prepares them.",
+            )
+        if images.numel() and images.min() >= 0 and images.max() > 0:
+            warnings.warn(
+                "The network takes normalised images, and these have no value below 0. Give images "
+                "to .predict(), which prepares them.",
+                stacklevel=2,
             )
         logits: Tensor = self.network(images)
         return logits

@@ -148,11 +148,15 @@ def test_the_network_is_reached_by_itself_and_through_the_model(trained: Path) -
         )
 
 
-def test_the_network_refuses_pixels_that_are_not_normalised(trained: Path) -> None:
+def test_the_network_refuses_pictures_and_warns_of_pixels_that_are_not_normalised(
+    trained: Path,
+) -> None:
     model = load_model(trained)
-    for images in (torch.rand(1, 3, 32, 32), torch.zeros(1, 32, 32, 3, dtype=torch.uint8), "a.png"):
+    for images in (torch.zeros(1, 32, 32, 3, dtype=torch.uint8), "a.png"):
         with pytest.raises(DataError, match=r"Give images.*to \.predict"):
             model(images)  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match=r"Give images to \.predict"):
+        assert model(torch.rand(1, 3, 32, 32)).shape == (1, 10)
 
 
 def test_a_model_says_in_a_line_what_it_is(trained: Path) -> None:
