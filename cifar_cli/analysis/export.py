@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from cifar_cli.analysis.evaluate import Evaluation, evaluate
@@ -17,6 +18,9 @@ from cifar_cli.errors import ConfigError
 from cifar_cli.rundir import RunDir
 from cifar_cli.storage import write_bytes
 from cifar_cli.training.checkpoint import Checkpoint
+
+TIE = 1e-5
+"""Classes whose probabilities differ by no more are equally likely, as sums are rounded."""
 
 
 @dataclass(frozen=True)
@@ -136,11 +140,18 @@ def export_model(
     return Export(
         plan,
         len(logits),
-        int((logits.argmax(1) != reference.logits.argmax(1)).sum()),
+        count_different(logits, reference.logits),
         _largest_difference(logits, reference.logits),
         evaluation,
         len(content),
     )
+
+
+def count_different(logits: Tensor, expected: Tensor) -> int:
+    """Images whose likeliest class differs, both (N, C); a tie is the same class in any order."""
+    shares, rows = expected.double().softmax(1), torch.arange(len(expected))
+    lead = shares.amax(1) - shares[rows, logits.argmax(1)]
+    return int((lead > TIE).sum())
 
 
 def _largest_difference(one: Tensor, other: Tensor) -> float:

@@ -34,6 +34,9 @@ COMPLETION = "_CIFAR_RESNET_COMPLETE"
 """A shell sets this variable and calls the program, to complete a command line."""
 # Typer would look for the shell itself, and take no name: see `completion.with_shell`.
 os.environ["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = "1"
+# It prints members of this class, which would be shown as `Shells.bash`.
+Shells = typer.completion.Shells  # type: ignore[attr-defined]
+Shells.__str__ = lambda shell: shell.value
 app = typer.Typer(
     name="cifar-resnet",
     help="Train a custom ResNet on CIFAR-10, and see what it learned.",

@@ -189,10 +189,10 @@ def _choice_note(chosen: Chosen, is_named: bool) -> str:
     if chosen.why_not_own:
         return (
             f"Recipe {chosen.recipe}, as these settings do not go with own, the recipe for "
-            f"pictures of your own. {chosen.why_not_own}"
+            f"pictures of your own. {chosen.why_not_own.removeprefix('Wrong settings: ')}"
         )
     why = "" if is_named else ", since the pictures are your own (--recipe names another)"
-    size = f", half of them up to {facts.side} pixels wide" if facts.side else ""
+    size = f" (the shorter side of half of them is at most {facts.side})" if facts.side else ""
     epochs = config.train.epochs
     return (
         f"Recipe {chosen.recipe}{why}. For {facts.images:,} training images of {facts.classes:,} "

@@ -102,7 +102,9 @@ def choose_config(
         for key, value in pairs:
             _set(tree, key, os.fspath(value) if isinstance(value, os.PathLike) else value)
         later.append(tree)
-    facts = survey(_images_of(later)) if recipe is None and survey else None
+    facts = None
+    if recipe is None and survey and not any(map(is_complete, later)):
+        facts = survey(_images_of(later))
     if facts is None:
         return _with_recipe(DEFAULT_RECIPE if recipe is None else recipe, later, survey)
     try:
@@ -110,7 +112,7 @@ def choose_config(
     except ConfigError as error:
         # Settings of the network or optimiser that the default recipe has, and `own` has not.
         chosen = _with_recipe(DEFAULT_RECIPE, later, survey)
-        return chosen._replace(facts=facts, why_not_own=str(error))
+        return chosen._replace(facts=facts, why_not_own=error.what)
 
 
 def _with_recipe(
@@ -121,16 +123,20 @@ def _with_recipe(
     """A recipe, fitted to the images if it says so, with other settings on top."""
     facts = None
     trees: list[Mapping[str, Any]] = []
+    fitted_after = None
     for tree in recipe_trees(recipe):
-        is_fitted = tree.pop(FITTED, False)
-        if not isinstance(is_fitted, bool):
+        is_fitted = tree.pop(FITTED, None)
+        if not isinstance(is_fitted, bool | None):
             raise ConfigError(f"{FITTED}: expected true or false, not {is_fitted!r:.60}.")
         trees.append(tree)
-        if is_fitted and survey:
-            data = _images_of([*trees, *later])
-            facts = survey(data)
-            own_size = data.image_size if _sets_image_size(later) else None
-            trees += [fitted_settings(facts, own_size)] if facts else []
+        if is_fitted is not None:
+            fitted_after = len(trees) if is_fitted else None
+    if fitted_after and survey:
+        data = _images_of([*trees, *later])
+        facts = survey(data)
+        own_size = data.image_size if _sets_image_size([*trees[fitted_after:], *later]) else None
+        if facts:
+            trees.insert(fitted_after, fitted_settings(facts, own_size))
     return Chosen(_merged([*trees, *later]), recipe, facts)
 
 

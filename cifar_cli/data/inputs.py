@@ -36,6 +36,10 @@ def is_one(images: Inputs) -> bool:
 
 def each_input(images: Inputs) -> Iterator[One]:
     """The images one by one."""
+    if not isinstance(images, Iterable) and not is_one(images):
+        raise DataError(
+            f"{type(images).__name__} is no image.", "Give a path, an image, an array or a tensor."
+        )
     if is_one(images):
         yield images  # type: ignore[misc]
     else:
@@ -73,7 +77,10 @@ def file_pixels(path: Path, rules: Rules) -> Pixels:
 
 def _picture(values: npt.NDArray[np.generic] | Tensor) -> Image.Image:
     """An array or tensor as an image: (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels."""
-    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    if isinstance(values, Tensor):  # numpy has no bfloat16
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() else values
+    array = np.asarray(values)
     shape = array.shape
     if array.ndim == 3 and shape[2] not in _CHANNELS and shape[0] in _CHANNELS:
         array = array.transpose(1, 2, 0)

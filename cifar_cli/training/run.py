@@ -140,7 +140,8 @@ def _train_in(
         return signs
 
     is_weighted = state.class_weights is not None
-    early = warn(signs_before(splits, config.train.batch_size, is_weighted))
+    batch_size, epochs = config.train.batch_size, config.train.epochs
+    early = warn(signs_before(splits, batch_size, is_weighted, epochs))
     stop = StopSignal(lambda: observer.message(STOPPING))
     loader.heed(stop)
     clock = Clock(state, loader.steps, config.train.epochs, observer, runtime)

@@ -16,6 +16,8 @@ from cifar_cli.training.step import IMBALANCE
 
 FEW_STEPS = 20
 """Per epoch; fewer leave batch norm and the learning rate too few updates."""
+ENOUGH_STEPS = 300
+"""In all; so many make up for few steps per epoch."""
 SMALLEST_BATCH = 8
 HIGH_LOSS = 3
 """Times ln(classes), the loss of a network that knows nothing."""
@@ -28,18 +30,21 @@ Z = 3
 """Standard errors by which an accuracy must be above chance."""
 
 
-def signs_before(splits: Splits, batch_size: int, weighted: bool = False) -> list[Sign]:
+def signs_before(
+    splits: Splits, batch_size: int, weighted: bool = False, epochs: int = 1
+) -> list[Sign]:
     """Signs that are there before the first step.
 
     Args:
         splits: What is trained and validated on.
         batch_size: Images per step.
         weighted: Whether training makes up for classes of different sizes.
+        epochs: Number of epochs.
     """
     signs = []
     images, counts = len(splits.train), _counts(splits.train, splits)
     steps = -(-images // batch_size)
-    if steps < FEW_STEPS and batch_size > SMALLEST_BATCH:
+    if steps < FEW_STEPS and steps * epochs < ENOUGH_STEPS and batch_size > SMALLEST_BATCH:
         better = max(SMALLEST_BATCH, 2 ** int(math.log2(max(1, images / FEW_STEPS))))
         if better < batch_size:
             number = f"{steps} step{'s' * (steps != 1)} per epoch"

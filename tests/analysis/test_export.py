@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cifar_cli import evaluate, load_model, train
-from cifar_cli.analysis.export import plan_export
+from cifar_cli.analysis.export import count_different, plan_export
 from cifar_cli.analysis.formats import FORMATS, format_of
 from cifar_cli.analysis.pixel_network import PixelNetwork
 from cifar_cli.analysis.trained import build_network, find_checkpoint
@@ -247,6 +247,24 @@ def test_damaged_files_are_refused(in_tmp: Path, name: str) -> None:
         file.write_bytes(content)
         with pytest.raises(CheckpointError, match="not a file that cifar-resnet has exported"):
             load_model(checkpoint=file)
+
+
+def test_a_damaged_file_causes_one_message_alone(
+    run: Path, cli: Call, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli("export", run, "--format", "torch-export", "--out", "a.pt2").code == 0
+    Path("cut.pt2").write_bytes(Path("a.pt2").read_bytes()[:3000])
+    capfd.readouterr()
+    answer = cli("predict", "--checkpoint", "cut.pt2", "a.png")
+    assert (answer.code, answer.err.count("\n")) == (4, 1)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_classes_that_are_equally_likely_are_no_difference() -> None:
+    expected = torch.tensor([[0.0, 1e-6], [0.0, 1.0], [3.0, 0.0]])
+    found = torch.tensor([[1e-6, 0.0], [1.0, 0.0], [3.0, 0.0]])
+    assert count_different(found, expected) == 1
+    assert count_different(expected, expected) == 0
 
 
 def test_the_command_knows_every_format() -> None:

@@ -159,6 +159,14 @@ def test_the_network_refuses_pictures_and_warns_of_pixels_that_are_not_normalise
         assert model(torch.rand(1, 3, 32, 32)).shape == (1, 10)
 
 
+def test_half_precision_is_taken_and_what_is_no_image_refused(trained: Path) -> None:
+    model = load_model(trained)
+    image = torch.rand(3, 40, 30).bfloat16()
+    assert model.predict(image) == model.predict(image.float())
+    with pytest.raises(DataError, match="NoneType is no image"):
+        model.predict(None)  # type: ignore[call-overload]
+
+
 def test_a_model_says_in_a_line_what_it_is(trained: Path) -> None:
     text = repr(load_model(trained))
     path = trained / "checkpoints" / "last.pt"

@@ -157,6 +157,7 @@ def test_a_completion_is_installed(cli: Cli, in_tmp: Path, monkeypatch: pytest.M
     monkeypatch.setenv("HOME", str(in_tmp))
     answer = cli("--install-completion", "bash")
     assert answer.code == 0, answer.err
+    assert answer.out.startswith("bash completion installed in ")
     assert ".bash_completions/cifar-resnet.sh" in (in_tmp / ".bashrc").read_text()
     assert "complete -o default" in (in_tmp / ".bash_completions/cifar-resnet.sh").read_text()
 

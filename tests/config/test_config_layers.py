@@ -106,7 +106,7 @@ def test_what_has_an_effect_or_turns_something_off_passes(
 def test_a_network_classifies_at_the_size_of_its_last_step(in_tmp: Path) -> None:
     sizes = {name: load_config(name, env={}).eval_size for name in recipe_names()}
     assert {name for name, size in sizes.items() if size == 28} == {"fast90", "fast92"}
-    assert {size for name, size in sizes.items() if name not in ("fast90", "fast92", "own")} == {32}
+    assert {size for name, size in sizes.items() if name not in ("fast90", "fast92")} == {32}
     config = tiny_config(train__resolutions=[[0.5, 16], [1.0, 24]], train__epochs=1)
     train(config, "a")
     assert load_model("a").eval_size == 24

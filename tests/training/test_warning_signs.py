@@ -56,6 +56,9 @@ def test_few_steps_per_epoch_name_a_batch_size_that_gives_enough() -> None:
     (sign,) = signs_before(images, 512)
     assert str(sign) == "Only 4 steps per epoch. Try --batch-size 64 or more epochs."
     assert keys(signs_before(images, 64)) == []
+    per_epoch = -(-len(images.train) // 512)
+    assert signs_before(images, 512, epochs=-(-300 // per_epoch)) == [], "many in all will do"
+    assert keys(signs_before(images, 512, epochs=299 // per_epoch)) == ["few_steps"]
     few = splits(labelled(5, 5, 5, 5))
     assert "--batch-size 8 " in str(signs_before(few, 16)[0])
     assert signs_before(few, 8) == [], "a smaller batch is no better"
