@@ -36,7 +36,7 @@ COMPLETION = "_CIFAR_RESNET_COMPLETE"
 os.environ["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = "1"
 # It prints members of this class, which would be shown as `Shells.bash`.
 Shells = typer.completion.Shells  # type: ignore[attr-defined]
-Shells.__str__ = lambda shell: shell.value
+setattr(Shells, "__str__", lambda shell: shell.value)  # noqa: B010
 app = typer.Typer(
     name="cifar-resnet",
     help="Train a custom ResNet on CIFAR-10, and see what it learned.",
