@@ -42,7 +42,7 @@ def find_lr(
     Writes lr_range.png, lr_range.csv and lr_range.json. Default folder: lr_range/.
     """
     given = locals()
-    settings = options.resolve(given)
+    settings, note = options.choose(given)
     from cifar_cli.data.opening import open_images
     from cifar_cli.output.console import command_line, show
     from cifar_cli.output.documents import lr_document
@@ -58,7 +58,7 @@ def find_lr(
     files = [(out or Path("lr_range")) / f"lr_range.{end}" for end in (format_, "csv", "json")]
     notes = replacement_note(files, "find-lr")
     runtime = Runtime.start(settings)
-    with Bars(quiet) as bars, memory_errors(*smaller_batch(settings)):
+    with Bars(quiet, note) as bars, memory_errors(*smaller_batch(settings)):
         bars.say(notes)
         with memory_errors(*fewer_images(settings)):
             settings, dataset, splits = open_images(settings, bars.update)

@@ -160,6 +160,16 @@ def resolve(
         recipe: Used instead of the one that was given.
         use_environment: Whether environment variables count.
     """
+    return choose(given, recipe, use_environment=use_environment)[0]
+
+
+def choose(
+    given: Mapping[str, Any],
+    recipe: str | Path | dict[str, Any] | None = None,
+    *,
+    use_environment: bool = True,
+) -> tuple[Config, list[str]]:
+    """As `resolve`, and what to say of the recipe once the images have been read."""
     from cifar_cli.data.facts import choose_config
 
     settings = {
@@ -168,18 +178,15 @@ def resolve(
         if value is not None and value is not False
         for key in KEYS.get(name, ())
     }
+    recipe = recipe or given.get("recipe")
     chosen = choose_config(
-        recipe or given.get("recipe"),
+        recipe,
         config_file=given.get("config"),
         overrides=given.get("set_") or (),
         settings=settings,
         env=None if use_environment else {},
     )
-    if chosen.facts and not given.get("quiet"):
-        from cifar_cli.output.console import remarks
-
-        remarks().say(_choice_note(chosen, bool(recipe or given.get("recipe"))))
-    return chosen.config
+    return chosen.config, [_choice_note(chosen, bool(recipe))] if chosen.facts else []
 
 
 def _choice_note(chosen: Chosen, is_named: bool) -> str:

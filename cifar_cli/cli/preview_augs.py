@@ -42,7 +42,7 @@ def preview_augs(
     Writes samples.png, samples_labelled.png, augmentations.png, and the augmented image at its
     original resolution. Default folder: preview/.
     """
-    settings = options.resolve(locals())
+    settings, note = options.choose(locals())
     folder = out or Path("preview")
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
@@ -59,7 +59,7 @@ def preview_augs(
 
     names = [f"{name}.{format_}" for name in ("samples", "samples_labelled", "augmentations")]
     files = [folder / name for name in (*names, f"image_{index}_epoch_{epoch}.png")]
-    with Bars(quiet) as bars:
+    with Bars(quiet, note) as bars:
         bars.say(replacement_note(files, "preview-augs"))
         settings, dataset, _ = open_images(settings, bars.update)
         bars.say(dataset.notes)

@@ -55,7 +55,7 @@ def train(
 
             opened = stack.enter_context(open_run(run_dir, name, resume))
         own = opened.own_settings() if opened and recipe is None else None
-        settings = options.resolve(given, own or recipe, use_environment=own is None)
+        settings, note = options.choose(given, own or recipe, use_environment=own is None)
 
         from rich.text import Text
 
@@ -67,7 +67,7 @@ def train(
         from cifar_cli.training.run import train_in
 
         opened = opened or stack.enter_context(open_run(run_dir, name))
-        with TrainDisplay(settings, quiet=quiet) as display:
+        with TrainDisplay(settings, quiet, note) as display:
             result = train_in(opened, settings, allow_changes, display)
     accuracy = Text.assemble(
         "Validation accuracy ",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,7 +105,8 @@ def choose_config(
         later.append(tree)
     facts = None
     if recipe is None and survey and not any(map(is_complete, later)):
-        facts = survey(_images_of(later))
+        with suppress(ConfigError):  # of which `_with_recipe` tells, beside all others
+            facts = survey(_images_of(later))
     if facts is None:
         return _with_recipe(DEFAULT_RECIPE if recipe is None else recipe, later, survey)
     try:

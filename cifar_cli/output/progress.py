@@ -44,8 +44,10 @@ class _Left(ProgressColumn):
 class Bars:
     """Progress bars by name on stderr if it is a terminal; otherwise nothing."""
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, before: Iterable[str] = ()) -> None:
         self.quiet = quiet
+        self.before = list(before)
+        """Said before the first message, and not if an error comes first."""
         self.console = remarks()
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
@@ -85,9 +87,11 @@ class Bars:
 
     def say(self, texts: Iterable[str]) -> None:
         """Print messages, above the bars."""
-        if not self.quiet:
-            for text in texts:
+        texts = list(texts)
+        if texts and not self.quiet:
+            for text in [*self.before, *texts]:
                 self.console.say(text)
+            self.before = []
 
     def remove(self, what: str) -> None:
         """Take a bar away."""
@@ -98,8 +102,8 @@ class Bars:
 class TrainDisplay(Bars, Observer):
     """Shows training: bars and epoch lines on a terminal, one plain line per epoch elsewhere."""
 
-    def __init__(self, config: Config, quiet: bool = False) -> None:
-        super().__init__(quiet)
+    def __init__(self, config: Config, quiet: bool = False, before: Iterable[str] = ()) -> None:
+        super().__init__(quiet, before)
         self.config = config
         self.num_images = self.steps = self.first_step = 0
         self.shown = 0.0

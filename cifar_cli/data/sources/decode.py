@@ -75,9 +75,8 @@ def decode_image(data: bytes, rules: Rules) -> Picture:
     if not data:
         raise NoImageError("the file is empty")
     try:
-        _check_tiff(data)
         file = _BoundedReader(data)
-        with Image.open(file, formats=FORMATS) as image:
+        with _opened(file) as image:
             pixels = image.width * image.height
             most = MAX_PIXELS // 2 if image.format in _COPYING else MAX_PIXELS
             if pixels > most:
@@ -106,14 +105,17 @@ def shorter_side(data: bytes) -> int:
         NoImageError: It is damaged, or not an image.
     """
     try:
-        _check_tiff(data)
-        file = _BoundedReader(data)
-        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), _opened(_BoundedReader(data)) as image:
             return min(image.size)
     except MemoryError:
         raise
     except Exception as error:  # as above
         raise NoImageError(str(error) or type(error).__name__) from error
+
+
+def _opened(file: _BoundedReader) -> Image.Image:
+    _check_tiff(file.getvalue())
+    return Image.open(file, formats=FORMATS)
 
 
 class _BoundedReader(io.BytesIO):
