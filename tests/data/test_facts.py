@@ -181,9 +181,10 @@ def test_a_run_with_own_pictures_keeps_its_numbers(
     kept = yaml.safe_load((in_tmp / "runs/mine/config.yaml").read_text())
     assert kept["train"]["batch_size"] == load_config(data=root, env={}).train.batch_size
     assert isinstance(kept["data"]["mean"], list)
-    # More pictures since then change nothing of a run that goes on, but are told of.
-    answer = cli("train", "--resume", "--name", "mine", "--json")
-    assert json.loads(answer.out)["epochs_completed"] == 2
+    # Fitting the recipe again comes to the same numbers.
+    for recipe in ([], ["--recipe", "own", "--data", str(root), *sets]):
+        answer = cli("train", "--resume", "--name", "mine", "--json", *recipe)
+        assert json.loads(answer.out)["epochs_completed"] == 2, answer.err
 
 
 def test_recipes_list_says_for_what_own_is(cli: Cli) -> None:

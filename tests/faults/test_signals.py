@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import time
@@ -81,7 +82,7 @@ def test_a_second_ctrl_c_while_saving_loses_nothing(in_tmp: Path) -> None:
     for _ in range(30):  # until the second one comes before the save has ended
         # Wide enough that saving takes a while.
         process = Running(in_tmp, "train", *LONG, "--set", "model.width=24", "--resume")
-        process.wait_for(lambda: "train loss" in process.text())  # noqa: B023
+        process.wait_for(lambda: re.search(r"^epoch +\d", process.text(), re.M))  # noqa: B023
         process.kill(signal.SIGINT)
         while process.process.is_alive() and not saving():
             pass
