@@ -98,12 +98,15 @@ def signs_after(state: TrainState, splits: Splits, epochs: int) -> list[Sign]:
     chance = _above_chance(int(counts.max()) / images, images)
     if all(record.val_accuracy <= chance for record in recent):
         common = printable(class_names[int(counts.argmax())])
+        share = int(counts.max()) / images
+        # With few images, a higher accuracy may be chance.
+        clearly = "clearly " if recent[-1].val_accuracy > share else ""
         signs.append(
             Sign(
                 "chance",
-                f"Validation accuracy is {recent[-1].val_accuracy:.1%}, no better than answering "
-                f"{common} every time ({int(counts.max()) / images:.1%}); training accuracy is "
-                f"{recent[-1].train_accuracy:.1%}.",
+                f"Validation accuracy is {recent[-1].val_accuracy:.1%} of {images:,} images, not "
+                f"{clearly}better than answering {common} every time ({share:.1%}); training "
+                f"accuracy is {recent[-1].train_accuracy:.1%}.",
                 "Lower --max-lr, train for more epochs, or look at the labels "
                 "(cifar-resnet preview-augs).",
             )

@@ -92,8 +92,14 @@ def test_validation_at_chance_is_reported_at_the_end_and_after_three_epochs() ->
 def test_chance_is_the_largest_class_of_the_validation_images() -> None:
     images = splits(labelled(50, 50, 50, 50), labelled(700, 100, 100, 100))
     (sign,) = signs_after(state((0.5, 0.8, 0.9, 0.7)), images, 1)
-    assert "no better than answering cat every time (70.0%)" in sign.what
+    assert "70.0% of 1,000 images, not better than answering cat every time (70.0%)" in sign.what
     assert signs_after(state((0.5, 0.8, 0.9, 0.8)), images, 1) == []
+
+
+def test_with_few_images_a_higher_accuracy_may_be_chance() -> None:
+    images = splits(labelled(50, 50, 50, 50), labelled(5, 5, 5, 0))
+    (sign,) = signs_after(state((0.5, 0.8, 0.9, 8 / 15)), images, 1)
+    assert "53.3% of 15 images, not clearly better than answering cat" in sign.what
 
 
 def test_a_loss_far_above_that_of_guessing_is_reported() -> None:
