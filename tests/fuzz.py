@@ -295,9 +295,12 @@ def file_cases(
 
 
 def damage(rng: random.Random, files: list[Path]) -> None:
-    """Damage one of the files."""
+    """Damage one of the files; in a new one, as compiled code is mapped into this process."""
     file = rng.choice(sorted(files))
-    file.write_bytes(damaged(file.read_bytes(), rng))
+    content, mode = file.read_bytes(), file.stat().st_mode
+    file.unlink()
+    file.write_bytes(damaged(content, rng))
+    file.chmod(mode)
 
 
 def count_outcomes(
