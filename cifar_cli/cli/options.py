@@ -191,6 +191,8 @@ def choose(
 
 def _choice_note(chosen: Chosen, is_named: bool) -> str:
     """Which recipe was taken, why, and what it was fitted to."""
+    from cifar_cli.output.console import counted
+
     facts, config = chosen.facts, chosen.config
     assert facts
     if chosen.why_not_own:
@@ -200,11 +202,11 @@ def _choice_note(chosen: Chosen, is_named: bool) -> str:
         )
     why = "" if is_named else ", since the pictures are your own (--recipe names another)"
     size = f" (the shorter side of half of them is at most {facts.side})" if facts.side else ""
-    epochs = config.train.epochs
+    images = counted(facts.images, "training image")
     return (
-        f"Recipe {chosen.recipe}{why}. For {facts.images:,} training images of {facts.classes:,} "
+        f"Recipe {chosen.recipe}{why}. For {images} of {facts.classes:,} "
         f"classes{size}: image size {config.eval_size}, batch size {config.train.batch_size}, "
-        f"{epochs:,} epoch{'s' if epochs > 1 else ''}."
+        f"{counted(config.train.epochs, 'epoch')}."
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from cifar_cli.cli import completion, options
+from cifar_cli.cli import options
 from cifar_cli.cli.evaluate import Checkpoint
 from cifar_cli.errors import CifarError, ConfigError, DataError
 
@@ -25,15 +25,7 @@ MOST_ROWS = 200
 
 
 def predict(
-    run: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="RUN",
-            help="A run directory, or the name of one under runs/. Default: the newest run.",
-            autocompletion=completion.runs,
-            show_default=False,
-        ),
-    ] = None,
+    run: options.Run = None,
     paths: Annotated[
         list[str] | None,
         typer.Argument(
