@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import importlib.util
 import re
 from collections.abc import Iterable
 
@@ -84,6 +85,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, RuntimeError | ImportError | OSError):
         return bool(_NO_MEMORY.search(str(error)))
     return isinstance(error, MemoryError)
+
+
+def check_extra(extra: str, packages: Iterable[str], what: str) -> None:
+    """Find out, without importing them, whether the packages of an extra are installed.
+
+    Args:
+        extra: Extra of this package that installs them.
+        packages: Modules that are needed.
+        what: What needs them, as the start of a sentence.
+
+    Raises:
+        ConfigError: One is missing; the message names the extra.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"{what} needs {' and '.join(missing)}, which is not installed.",
+            f"Install the extra, in the folder of the source: pip install '.[{extra}]'",
+        )
 
 
 def path_problem(text: str) -> str:

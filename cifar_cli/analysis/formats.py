@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import logging
@@ -20,7 +19,7 @@ from cifar_cli import __version__
 from cifar_cli.analysis.pixel_network import PixelNetwork
 from cifar_cli.config.checking import complete_tree
 from cifar_cli.config.data_schema import LARGEST, SMALLEST
-from cifar_cli.errors import CheckpointError, ConfigError
+from cifar_cli.errors import CheckpointError, check_extra
 from cifar_cli.storage import read_regular
 from cifar_cli.training.checkpoint import EVAL_SIZE, Checkpoint, checkpoint_of
 from cifar_cli.training.document import FORMAT, VERSION
@@ -62,12 +61,7 @@ class ExportFormat(NamedTuple):
         Raises:
             ConfigError: One is missing; the message names the extra.
         """
-        missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
-        if missing:
-            raise ConfigError(
-                f"The format {self.name} needs {' and '.join(missing)}, which is not installed.",
-                f"Install the extra, in the folder of the source: pip install '.[{self.extra}]'",
-            )
+        check_extra(self.extra, self.packages, f"The format {self.name}")
 
 
 def format_of(path: Path) -> ExportFormat | None:
