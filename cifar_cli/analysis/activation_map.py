@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cifar_cli.analysis.trained import Exported, Trained
-from cifar_cli.data.loader import Normalise
 from cifar_cli.errors import ConfigError, check_extra
 from cifar_cli.rng import kept_rng
 
@@ -41,8 +40,7 @@ def activation_maps(trained: Trained, images: Tensor, classes: Sequence[int]) ->
             f"{trained.path} is an exported file, which has no activation maps.",
             "Use the checkpoint of the run.",
         )
-    normalise = Normalise(*trained.config.data.normalisation, trained.runtime.channels_last)
-    inputs = normalise(images.to(trained.runtime.device)).requires_grad_()
+    inputs = trained.normalise(images.to(trained.runtime.device)).requires_grad_()
     with kept_rng(), trained.runtime.autocast():
         layer = _last_spatial_layer(network, inputs[:1])
         target = torch.tensor(classes, device=inputs.device)

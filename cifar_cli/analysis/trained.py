@@ -119,6 +119,11 @@ class Trained:
         found = self.predictions(self.logits(stacked(pixels, rules.size)))
         return found[0] if is_one(images) else found
 
+    @property
+    def normalise(self) -> Normalise:
+        """From images as training stores them, uint8 (B, S, S, 3), to the network's input."""
+        return Normalise(*self.config.data.normalisation, self.runtime.channels_last)
+
     def predictions(self, logits: Tensor) -> list[Prediction]:
         """What logits, float (N, C), say, image by image."""
         shares, classes = logits.double().softmax(1).sort(dim=1, descending=True, stable=True)
@@ -158,9 +163,8 @@ class Trained:
     def _logits(
         self, images: Tensor, tta: Tta, on_batch: Callable[[int, int], None] | None
     ) -> Tensor:
-        normalise = Normalise(*self.config.data.normalisation, self.runtime.channels_last)
         forward = tta_forward(self.network, tta)
-        return predict_logits(self.network, images, normalise, self.runtime, forward, on_batch)
+        return predict_logits(self.network, images, self.normalise, self.runtime, forward, on_batch)
 
 
 class Exported(Trained):

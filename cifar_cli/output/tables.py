@@ -128,8 +128,9 @@ def mistake_table(images: Sequence[Mapping[str, Any]]) -> Table:
 
 def picture_table(images: Sequence[Mapping[str, Any]]) -> Table:
     """One row per picture, with the entries of `picture_entry`: its class, then the next ones."""
-    names = "File", "Class", "Next %"
-    table = _table("Predictions", "File", "Class", "%", "Next %", names=names)
+    has_next = any(image["error"] or len(image["predictions"]) > 1 for image in images)
+    names = ("File", "Class", *["Next %"] * has_next)
+    table = _table("Predictions", "File", "Class", "%", *["Next %"] * has_next, names=names)
     for image in images:
         first, *others = image["predictions"] or [None]
         if first is None:
@@ -137,7 +138,8 @@ def picture_table(images: Sequence[Mapping[str, Any]]) -> Table:
             continue
         name = f"{first['class']} (unlike)" if image["unlike"] else first["class"]
         then = ", ".join(f"{one['class']} {_percent(one['probability'], 1)}" for one in others)
-        table.add_row(image["file"], name, _percent(first["probability"], 1), then)
+        row = image["file"], name, _percent(first["probability"], 1), then
+        table.add_row(*row[: len(table.columns)])
     return table
 
 

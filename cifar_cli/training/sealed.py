@@ -121,6 +121,7 @@ def _sealed_bytes(path: Path, others: str) -> bytes:
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
+            is_archive = file.read(len(_START)) == _START
             file.seek(max(0, size - _END_BYTES - _DIGEST_BYTES))
             if _has_end(file.read()):
                 # Its bytes and its tensors are there at once.
@@ -137,4 +138,6 @@ def _sealed_bytes(path: Path, others: str) -> bytes:
         kind = DamagedError if is_damage else CheckpointError
         raise kind(f"Cannot read {path}: {reason_of(error)}.", others) from error
     what = "is damaged: its checksum does not fit" if size else "is empty"
+    if size and not is_archive:
+        what = "is not a checkpoint, or its start is damaged"
     raise DamagedError(f"{path} {what}.", others)

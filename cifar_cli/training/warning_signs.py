@@ -116,12 +116,13 @@ def signs_after(state: TrainState, splits: Splits, epochs: int) -> list[Sign]:
         if never:
             names = ", ".join(printable(class_names[i]) for i in never[:LISTED])
             more = f" and {len(never) - LISTED} more" if len(never) > LISTED else ""
+            is_weighted = state.class_weights is not None
+            weigh = "" if is_weighted else ", or try --set train.class_weights=true"
             signs.append(
                 Sign(
                     "never_predicted",
                     f"Never predicted in validation: {names}{more}.",
-                    "Add images of it, train for more epochs, or try --set "
-                    "train.class_weights=true.",
+                    f"Add images of it, or train for more epochs{weigh}.",
                 )
             )
     return signs

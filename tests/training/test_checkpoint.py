@@ -135,7 +135,8 @@ def test_any_one_byte_changed_is_noticed_by_the_checksum(
     damaged[place] ^= data.draw(st.integers(1, 255))
     path = tmp_path_factory.mktemp("damaged") / "last.pt"
     path.write_bytes(damaged)
-    with pytest.raises(CheckpointError, match="damaged: its checksum does not fit"):
+    said = "its checksum does not fit" if damaged.startswith(b"PK\3\4") else "not a checkpoint, or"
+    with pytest.raises(CheckpointError, match=said):
         load_checkpoint(path)
 
 
