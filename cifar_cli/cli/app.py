@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from cifar_cli import __version__
-from cifar_cli.cli import completion, recipes, runs
+from cifar_cli.cli import completion, recipes, runs, sweep
 from cifar_cli.cli.bench import bench
 from cifar_cli.cli.doctor import doctor
 from cifar_cli.cli.evaluate import evaluate
@@ -62,6 +62,7 @@ for command in (
     app.command()(command)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
+app.add_typer(sweep.app, name="sweep")
 
 
 def _version(wanted: bool) -> None:

@@ -133,8 +133,7 @@ def _failure(title: str, code: int, said: str) -> CifarError:
         error.exit_code = code
         return error
     number = -code
-    names = {known.value: known.name for known in signal.Signals}
-    name = names.get(number, f"signal {number}")
+    name = signal_name(number)
     message = f"{title}: its process was killed by {name}"
     if name in NO_MEMORY:
         return OutOfMemoryError(
@@ -144,3 +143,9 @@ def _failure(title: str, code: int, said: str) -> CifarError:
     if number in STOPS:
         return Interrupted(f"{message}.", signal_number=number)
     return CifarError(f"{message}.", "Run that command by itself to see why.")
+
+
+def signal_name(number: int) -> str:
+    """Its name, such as SIGKILL."""
+    names = {known.value: known.name for known in signal.Signals}
+    return names.get(number, f"signal {number}")

@@ -40,20 +40,20 @@ def training_document(result: TrainResult) -> Document:
     keys = ("epochs_completed", "val_accuracy", "val_loss", "best_val_accuracy", "train_seconds",
             "seconds")  # fmt: skip
     warnings = [sign._asdict() for sign in result.warnings]
-    return _document(run_dir=str(result.run_dir), **_values(result, keys), warnings=warnings)
+    return as_document(run_dir=str(result.run_dir), **_values(result, keys), warnings=warnings)
 
 
 def layer_document(summary: ModelSummary) -> Document:
     """What `summary --json` prints."""
     keys = ("total_params", "trainable_params", "total_mult_adds", "performed_mult_adds")
-    return _document(layers=[asdict(row) for row in summary.rows], **_values(summary, keys))
+    return as_document(layers=[asdict(row) for row in summary.rows], **_values(summary, keys))
 
 
 def check_document(checks: Sequence[Check]) -> Document:
     """What `doctor --json` prints."""
     keys = ("name", "ok", "detail", "remedy")
     is_ok = all(check.ok for check in checks)
-    return _document(ok=is_ok, checks=[_values(check, keys) for check in checks])
+    return as_document(ok=is_ok, checks=[_values(check, keys) for check in checks])
 
 
 def evaluation_document(
@@ -66,7 +66,7 @@ def evaluation_document(
     """What `evaluate --json` prints."""
     keys = ("accuracy", "precision", "f1", "correct", "num_images", "num_predicted")
     predictions = evaluation.predictions
-    return _document(
+    return as_document(
         accuracy=evaluation.accuracy,
         interval=list(evaluation.interval),
         **_values(evaluation, ("loss", "correct", "num_images")),
@@ -108,7 +108,7 @@ def mistake_document(
         for mistake in shown
     ]
     counts = {"count": len(shown), "total": total, "num_images": num_images}
-    return _document(**counts, images=images, files=_paths(files))
+    return as_document(**counts, images=images, files=_paths(files))
 
 
 def picture_entry(picture: Classified) -> Document:
@@ -131,7 +131,7 @@ def export_document(export: Export) -> Document:
     """What `export --json` prints."""
     files = {"file": str(export.plan.file), "model_card": str(export.plan.card)}
     keys = "num_images", "num_different", "max_difference"
-    return _document(
+    return as_document(
         **files,
         format=export.plan.format.name,
         **_values(export, keys),
@@ -142,7 +142,7 @@ def export_document(export: Export) -> Document:
 
 def lr_document(curve: LrCurve, files: Iterable[Path]) -> Document:
     """What `find-lr --json` prints."""
-    return _document(
+    return as_document(
         suggestion=curve.suggestion,
         band=list(curve.band),
         suggestions=curve.suggestions,
@@ -164,7 +164,7 @@ def bench_document(runs: Sequence[BenchRun], files: Iterable[Path]) -> Document:
         name: {f: asdict(spread([getattr(run, f) for run in own])) for f in BENCH_FIGURES}
         for name, own in of_recipe.items()
     }
-    return _document(recipes=recipes, runs=[asdict(run) for run in runs], files=_paths(files))
+    return as_document(recipes=recipes, runs=[asdict(run) for run in runs], files=_paths(files))
 
 
 def recipe_document(recipes: Mapping[str, Config], headers: Mapping[str, str]) -> Document:
@@ -183,7 +183,7 @@ def recipe_document(recipes: Mapping[str, Config], headers: Mapping[str, str]) -
         }
         for name, config in recipes.items()
     ]
-    return _document(recipes=rows)
+    return as_document(recipes=rows)
 
 
 def setting_document(entries: Sequence[Explanation]) -> Document:
@@ -191,30 +191,31 @@ def setting_document(entries: Sequence[Explanation]) -> Document:
     from cifar_cli.config.loading import variable
 
     settings = [asdict(entry) | {"variable": variable(entry.key)} for entry in entries]
-    return _document(settings=settings)
+    return as_document(settings=settings)
 
 
 def runs_document(runs: Sequence[RunFacts]) -> Document:
     """What `runs list --json` and `runs show --json` print."""
-    return _document(runs=[_values(run, RUN_KEYS) for run in runs])
+    return as_document(runs=[_values(run, RUN_KEYS) for run in runs])
 
 
 def prune_document(going: Sequence[RunFacts], kept: Mapping[str, str], removed: bool) -> Document:
     """What `runs prune --json` prints: the runs that would go or are gone, and why others stay."""
     reasons = [{"path": path, "reason": reason} for path, reason in kept.items()]
-    return _document(**runs_document(going), kept=reasons, removed=removed)
+    return as_document(**runs_document(going), kept=reasons, removed=removed)
 
 
 def file_document(files: Iterable[Path]) -> Document:
     """What a command prints with `--json` that only writes files."""
-    return _document(files=_paths(files))
+    return as_document(files=_paths(files))
 
 
 def _widths(model: ModelConfig) -> list[int]:
     return list(model.widths) if model.name == "speed_resnet" else [model.width]
 
 
-def _document(**entries: Any) -> Document:
+def as_document(**entries: Any) -> Document:
+    """The entries, after the version of the schema."""
     return START | entries
 
 

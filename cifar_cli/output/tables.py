@@ -40,7 +40,7 @@ def epoch_table(records: Sequence[EpochRecord], width: int) -> Table:
     headers = ["Epoch", "Train loss", "Val loss", "Train acc %", "Val acc %", "LR", "Time"]
     if width < EPOCHS_WIDTH:
         headers = [header.replace(" ", "\n", 1) for header in headers]
-    table = _table("Epochs", *headers, caption="Losses are means per image.")
+    table = new_table("Epochs", *headers, caption="Losses are means per image.")
     best = max((r.val_accuracy for r in records), default=None)
     for r in records:
         accuracy = f"{100 * r.val_accuracy:.2f}"
@@ -68,7 +68,7 @@ def class_table(classes: Sequence[ClassFigures]) -> Table:
     numbers = "Images", "Correct", "Recall %", "Predicted", "Precision %", "F1 %"
     left_out = len(classes) - len(rows)
     caption = f"The lowest recalls first; {left_out} classes in between." if best else ""
-    table = _table("Classes", "Class", *numbers, names=["Class"], caption=caption)
+    table = new_table("Classes", "Class", *numbers, names=["Class"], caption=caption)
     for place, figures in enumerate(rows, start=1):
         table.add_row(
             figures.name,
@@ -86,7 +86,7 @@ def class_table(classes: Sequence[ClassFigures]) -> Table:
 def confused_table(pairs: Sequence[ConfusedPair]) -> Table:
     """The pairs of classes that are confused most often."""
     names = "True class", "Predicted class"
-    table = _table("Most confused", *names, "Images", "% of the class", names=names)
+    table = new_table("Most confused", *names, "Images", "% of the class", names=names)
     for pair in pairs[:5]:
         table.add_row(pair.true, pair.predicted, f"{pair.count:,}", _percent(pair.share))
     return table
@@ -114,7 +114,7 @@ def mistake_table(images: Sequence[Mapping[str, Any]]) -> Table:
     first = "File" if any("file" in image for image in images) else "Index"
     names = "True class", "Predicted class", "File"
     headers = first, *names[:2], "Confidence %", "Loss"
-    table = _table("Misclassified images", *headers, names=names)
+    table = new_table("Misclassified images", *headers, names=names)
     for image in images:
         table.add_row(
             str(image[first.lower()]),
@@ -130,7 +130,7 @@ def picture_table(images: Sequence[Mapping[str, Any]]) -> Table:
     """One row per picture, with the entries of `picture_entry`: its class, then the next ones."""
     has_next = any(image["error"] or len(image["predictions"]) > 1 for image in images)
     names = ("File", "Class", *["Next %"] * has_next)
-    table = _table("Predictions", "File", "Class", "%", *["Next %"] * has_next, names=names)
+    table = new_table("Predictions", "File", "Class", "%", *["Next %"] * has_next, names=names)
     for image in images:
         first, *others = image["predictions"] or [None]
         if first is None:
@@ -148,7 +148,7 @@ def recipe_table(recipes: Sequence[Mapping[str, Any]], width: int) -> Group:
     is_wide = width >= RECIPES_WIDTH
     names = "Name", "Augmentation", "Data", "About"
     headers = "Name", "Epochs", "Batch", "Widths", "Augmentation", "Data", "About"
-    table = _table("Recipes", *headers[: None if is_wide else -1], names=names)
+    table = new_table("Recipes", *headers[: None if is_wide else -1], names=names)
     below = Table.grid(padding=(0, 2))
     for recipe in recipes:
         widths = ", ".join(map(str, recipe["widths"]))
@@ -164,7 +164,7 @@ def run_table(runs: Sequence[Mapping[str, Any]], width: int) -> Table:
     names = "Name", "State", "Data"
     is_wide = width >= RUNS_WIDTH
     headers = *names, "Epochs", "Val acc %", *(["Best %", "Time", "Date"] if is_wide else [])
-    table = _table("Runs", *headers, names=names)
+    table = new_table("Runs", *headers, names=names)
     for run in runs:
         cells = [run["name"], run["state"] or "--", run["data"] or "--"]
         cells += [str(run["epochs_completed"]), _percent(run["val_accuracy"])]
@@ -254,7 +254,7 @@ def bench_table(report: Mapping[str, Any], width: int) -> Group:
     return Group(*tables)
 
 
-def _table(title: str, *headers: str, names: Container[str] = (), caption: str = "") -> Table:
+def new_table(title: str, *headers: str, names: Container[str] = (), caption: str = "") -> Table:
     """A table with these columns; all but `names` hold numbers."""
     table = Table(title=title, caption=caption or None, header_style="bold")
     for header in headers:
