@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from cifar_cli.experiments.study_file import Range, Study
 from cifar_cli.experiments.sweep import Trial
@@ -83,6 +83,8 @@ def _positions(axis: Axes, space: Range | list[Any], values: Sequence[Any]) -> l
     if isinstance(space, Range):
         if space.log:
             axis.set_xscale("log")
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.xaxis.set_minor_formatter(NullFormatter())
         return [float(value) for value in values]
     names = [json.dumps(choice).strip('"') for choice in space]
     axis.set_xticks(range(len(names)), [fitted(name, 60, 8) for name in names], fontsize=8)
