@@ -48,8 +48,8 @@ def report(
     """Write a report: one HTML file that opens in a browser and needs no network.
 
     It shows the result with its 95% interval, curves, classes, confusion, calibration, the worst
-    mistakes with activation maps, suspected label errors, and how to repeat the run. Activation
-    maps need Captum and suspected label errors cleanlab, which the extra report installs.
+    mistakes with activation maps, suspected label errors, and how to repeat the run. Maps need
+    Captum and suspected label errors need cleanlab: both are in the extra report.
     """
     given = locals()
     from cifar_cli.analysis.report import make_report

@@ -16,6 +16,7 @@ from cifar_cli.analysis.calibration import calibrate
 from cifar_cli.analysis.evaluate import Evaluation, Predictions, summarise_predictions
 from cifar_cli.analysis.label_errors import suspected_rows
 from cifar_cli.analysis.report import make_report
+from cifar_cli.analysis.trained import Exported
 from cifar_cli.rundir import RunDir
 
 Cli = Callable[..., Answer]
@@ -122,6 +123,17 @@ def test_a_missing_package_of_the_extra_leaves_its_part_out_and_says_how_to_get_
     assert f"needs {missing}, which is not installed" in page
     assert answer.json["has_maps"] is (missing != "captum")
     assert (answer.json["num_suspects"] is None) is (missing == "cleanlab")
+
+
+def test_an_exported_file_has_no_maps_and_the_report_says_so(trained: Path) -> None:
+    evaluation = evaluation_of(trained)
+    model = evaluation.predictions.trained
+    graph = Exported(model.network, model.class_names, model.config, model.runtime, Path("a.onnx"))
+    predictions = replace(evaluation.predictions, trained=graph, run=None)
+    report = make_report(replace(evaluation, predictions=predictions), n=2)
+    assert report.no_maps.startswith("a.onnx is an exported file, which has no activation maps.")
+    assert [shown.activation for shown in report.mistakes] == [None, None]
+    assert report.run is None
 
 
 def test_a_perfect_result_has_nothing_to_show(trained: Path) -> None:

@@ -77,7 +77,7 @@ def training_charts(epochs: Sequence[EpochRecord], steps: Sequence[StepRecord]) 
         charts = [
             _chart(
                 "Loss",
-                f"After epoch {last.epoch}: training {last.train_loss:.4f}, validation "
+                f"Epoch {last.epoch}: training {last.train_loss:.4f}, validation "
                 f"{last.val_loss:.4f}.",
                 "epoch",
                 xs,
@@ -88,7 +88,7 @@ def training_charts(epochs: Sequence[EpochRecord], steps: Sequence[StepRecord]) 
             ),
             _chart(
                 "Accuracy",
-                f"After epoch {last.epoch}: training {last.train_accuracy:.2%}, validation "
+                f"Epoch {last.epoch}: training {last.train_accuracy:.2%}, validation "
                 f"{last.val_accuracy:.2%}.",
                 "epoch",
                 xs,
@@ -190,7 +190,8 @@ def _scale(
         least = smallest
         return lambda value: log10(max(value, least)), first, last, marks
     bottom, top = limits or (0.0, max(values))
-    ticks = MaxNLocator(5).tick_values(bottom, top if top > bottom else bottom + 1).tolist()
+    found = MaxNLocator(5).tick_values(bottom, top if top > bottom else bottom + 1)
+    ticks = [float(tick) for tick in found]
     return float, ticks[0], ticks[-1], [(tick, text(float(f"{tick:.6g}"))) for tick in ticks]
 
 

@@ -53,7 +53,7 @@ def matrix_url(confusion: Sequence[Sequence[int]]) -> str:
     levels = np.where(counts > 0, 1 + np.sqrt(share) * 126, 0).round().astype(np.uint8)
     levels[np.diag_indices(len(levels))] += 128
     colours = np.repeat(np.array([_ORANGE, _BLUE], np.float64), 128, axis=0)
-    alpha = np.tile(np.concatenate([[0], np.linspace(70, 255, 127)]), 2)
+    alpha = np.tile(np.concatenate([[0], np.linspace(100, 255, 127)]), 2)
     return _palette_url(levels, colours, alpha)
 
 

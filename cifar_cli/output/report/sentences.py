@@ -123,7 +123,7 @@ def summary_sentence(report: Report) -> str:
     labels = "" if suspects is None else f" {counted(suspects, 'suspected label error')}."
     return (
         f"{counted(wrong, 'image')} misclassified, {len(report.mistakes):,} shown. "
-        f"Calibration error {report.calibration.error:.1%}.{labels}"
+        f"Calibration error {report.calibration.error:.2%}.{labels}"
     )
 
 
