@@ -65,7 +65,7 @@ def replacement_note(files: Sequence[Path], command: str, *, in_run: bool = Fals
 
 
 def is_own(file: Path) -> bool:
-    """Whether this program has written a figure, a JSON document or a table."""
+    """Whether this program has written a figure, a report, a JSON document or a table."""
     try:
         data = read_regular(file, _MOST_BYTES)
     except OSError:
@@ -75,6 +75,8 @@ def is_own(file: Path) -> bool:
     if file.suffix == ".csv":
         columns = set(data.partition(b"\n")[0].decode(errors="replace").strip().split(","))
         return len(columns & _COLUMNS) >= 2
+    if file.suffix == ".html":
+        return f'<meta name="generator" content="{MAKER} '.encode() in data
     return MAKER.encode() in data
 
 

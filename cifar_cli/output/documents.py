@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # most commands need no torch to print what they found
     from cifar_cli.analysis.export import Export
     from cifar_cli.analysis.mistakes import Mistake
     from cifar_cli.analysis.predict import Classified
+    from cifar_cli.analysis.report import Report
     from cifar_cli.config import Config, ModelConfig
     from cifar_cli.config.explain import Explanation
     from cifar_cli.doctor.checks import Check
@@ -137,6 +138,25 @@ def export_document(export: Export) -> Document:
         **_values(export, keys),
         accuracy=export.evaluation.accuracy,
         files=list(files.values()),
+    )
+
+
+def report_document(report: Report, file: Path, size: int) -> Document:
+    """What `report --json` prints; `size` is that of the file, in bytes."""
+    evaluation = report.evaluation
+    return as_document(
+        file=str(file),
+        bytes=size,
+        accuracy=evaluation.accuracy,
+        interval=list(evaluation.interval),
+        num_images=evaluation.num_images,
+        num_misclassified=evaluation.num_images - evaluation.correct,
+        calibration_error=report.calibration.error,
+        num_suspects=report.num_suspects,
+        has_maps=not report.no_maps,
+        checkpoint=str(evaluation.predictions.trained.path),
+        split=report.split,
+        files=[str(file)],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -63,3 +64,21 @@ def reason_of(error: OSError | ValueError) -> str:
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
+
+
+def read_events(path: Path, limit: int) -> list[dict[str, Any]]:
+    """The lines of `events.jsonl` that are JSON objects; empty if it cannot be read.
+
+    Args:
+        path: The file, of at most `limit` bytes.
+    """
+    events = []
+    try:
+        lines = read_regular(path, limit).splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            event = json.loads(line, parse_constant=_no_number)
+            events += [event] if isinstance(event, dict) else []
+    return events

@@ -17,6 +17,7 @@ COMMANDS = (
     "misclassified",
     "predict",
     "export",
+    "report",
     "plot",
     "bench",
     "doctor",

@@ -26,6 +26,7 @@ def state(folder: Path) -> dict[str, bytes]:
         ("plots", ["plot", "run"]),
         ("eval", ["evaluate", "run"]),
         ("misclassified", ["misclassified", "run"]),
+        ("report", ["report", "run"]),
         ("checkpoints", ["train", "--resume", "--run-dir", "run", "--epochs", "3"]),
     ],
 )

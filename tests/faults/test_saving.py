@@ -112,6 +112,20 @@ def test_a_full_disk_is_told_with_path_and_bytes_and_nothing_is_lost(
     assert cli("train", "--resume", "--run-dir", run.path, "--quiet").code == 0
 
 
+@pytest.mark.fault(102)
+def test_a_full_disk_while_a_report_is_written_leaves_the_old_report_whole(
+    cli: Cli, trained: Path, small_disk: Path
+) -> None:
+    file = small_disk / "report.html"
+    assert cli("report", trained, "--out", file, "--n", 5).code == 0
+    before = file.read_bytes()
+    free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    (small_disk / "filler").write_bytes(bytes(free - 20_000))
+    assert_storage_error(cli("report", trained, "--out", file), file)
+    assert file.read_bytes() == before
+    assert sorted(path.name for path in small_disk.iterdir()) == ["filler", "report.html"]
+
+
 @pytest.mark.fault(3)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT], ids=errno.errorcode.get)
 def test_a_write_that_fails_is_told_with_path_and_bytes_and_nothing_is_lost(

@@ -61,7 +61,7 @@ def test_no_command_prints_what_a_hostile_name_holds(cli: Cli, in_tmp: Path) -> 
     recipe = "\x1b[2J\n:dog:[red]"
     commands: list[list[object]] = [
         ["train", *short, "--run-dir", run],
-        *[[name, run] for name in ("evaluate", "misclassified", "plot")],
+        *[[name, run] for name in ("evaluate", "misclassified", "report", "plot")],
         ["evaluate", run, "--json"],
         ["preview-augs", "--data", data, "--n", 2, "--set", "augment.form=tensor"],
         ["find-lr", *short[:-2], "--num-iter", 18, "--set", "train.batch_size=4"],
