@@ -23,6 +23,7 @@ from cifar_cli.cli.misclassified import misclassified
 from cifar_cli.cli.plot import plot
 from cifar_cli.cli.predict import predict
 from cifar_cli.cli.preview_augs import preview_augs
+from cifar_cli.cli.serve import serve
 from cifar_cli.cli.stopping import Stopping
 from cifar_cli.cli.summary import summary
 from cifar_cli.cli.train import train
@@ -55,6 +56,7 @@ for command in (
     misclassified,
     predict,
     export,
+    serve,
     plot,
     bench,
     doctor,

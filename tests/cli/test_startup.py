@@ -17,6 +17,7 @@ COMMANDS = (
     "misclassified",
     "predict",
     "export",
+    "serve",
     "plot",
     "bench",
     "doctor",
