@@ -61,24 +61,19 @@ def serve(
     from cifar_cli.errors import check_extra
 
     check_extra("serve", PACKAGES, "The server")
-    from cifar_cli.analysis.trained import find_checkpoint, load_on
-    from cifar_cli.analysis.unlike import find_threshold
     from cifar_cli.cli.stopping import leave_on_signals
     from cifar_cli.output.console import print_line
     from cifar_cli.output.progress import Bars
     from cifar_cli.serving.limits import Limits
-    from cifar_cli.serving.model import ServedModel
+    from cifar_cli.serving.model import load_served
     from cifar_cli.serving.server import address_of, bind, is_open, names_of
     from cifar_cli.serving.server import serve as serve_until_stopped
 
     with bind(host, port) as listener:
         with Bars(quiet) as bars:
-            owner, found = find_checkpoint(run, checkpoint)
-            trained = load_on(found, device or "auto")
             folder = str(data_dir) if data_dir else None
-            threshold = find_threshold(trained, found, owner, bars.update, folder)
-            model = ServedModel.of(trained, owner.name if owner else found.path.name, threshold)
-        notes = [*model.notes, f"Serving {found.path}. Press Ctrl-C to stop."]
+            model = load_served(run, checkpoint, device or "auto", bars.update, folder)
+        notes = [*model.notes, f"Serving {model.trained.path}. Press Ctrl-C to stop."]
         if is_open(listener):
             notes.insert(
                 0,

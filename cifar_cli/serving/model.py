@@ -14,16 +14,17 @@ from PIL import Image
 
 from cifar_cli.analysis.activation_map import activation_maps
 from cifar_cli.analysis.predict import Decoded, classify_decoded
-from cifar_cli.analysis.trained import Exported, Trained
-from cifar_cli.analysis.unlike import Threshold
+from cifar_cli.analysis.trained import Exported, Trained, find_checkpoint, load_on
+from cifar_cli.analysis.unlike import Threshold, find_threshold
 from cifar_cli.data.inputs import Pixels, stacked
 from cifar_cli.data.sources.decode import EXTENSIONS
 from cifar_cli.data.sources.pixels import Rules
+from cifar_cli.data.types import Progress
 from cifar_cli.errors import CifarError
 
 WEAK, STRONG = np.array([255, 214, 10]), np.array([230, 0, 76])
 """Colours of a map, RGB, which is transparent where nothing speaks for the class."""
-OPACITY = 190
+OPACITY = 165
 NO_PLACE = "No part of the picture speaks for its class."
 
 
@@ -52,30 +53,11 @@ class ServedModel:
 
     trained: Trained
     name: str
+    """Of the run, or of the file."""
     threshold: Threshold
     """Below which score a picture is unlike the training data."""
     map_problem: str | None
     """Why there are no activation maps; a sentence."""
-
-    @classmethod
-    def of(cls, trained: Trained, name: str, threshold: Threshold) -> ServedModel:
-        """Find out whether the network gives numbers and activation maps.
-
-        Raises:
-            DivergedError: Its outputs are not finite.
-        """
-        size = trained.config.data.image_size
-        black = torch.zeros(1, size, size, 3, dtype=torch.uint8)
-        trained.logits(black)
-        problem = None
-        if isinstance(trained, Exported):
-            problem = "An exported file has no activation map; serve the checkpoint of the run."
-        else:
-            try:
-                activation_maps(trained, black, [0])
-            except CifarError as error:
-                problem = str(error)
-        return cls(trained, name, threshold, problem)
 
     @property
     def rules(self) -> Rules:
@@ -142,6 +124,48 @@ class ServedModel:
         if not heat.any():
             return answer._replace(map_problem=NO_PLACE)
         return answer._replace(map=png(heat_colours(heat)))
+
+
+def load_served(
+    run: str | None,
+    checkpoint: str,
+    device: str,
+    progress: Progress | None = None,
+    data_dir: str | None = None,
+) -> ServedModel:
+    """Load a network, and find out what it can tell.
+
+    Args:
+        run: Run directory or name under `runs/`; None: the newest.
+        checkpoint: `last`, `best`, or the path of a file.
+        device: Where it computes.
+        progress: Receives progress.
+        data_dir: Folder of downloads and caches.
+
+    Raises:
+        CheckpointError: Not found, damaged, or of another program.
+        ConfigError: The device is not present.
+        DivergedError: Its outputs are not finite.
+    """
+    # For a single picture, several threads wait for each other more than they help, much more so
+    # if others want the processor; and the kernels' preparation of filters takes longer than the
+    # convolutions. Both pay for the many images of the threshold.
+    torch.set_num_threads(1)  # which ONNX Runtime takes over
+    owner, found = find_checkpoint(run, checkpoint)
+    threshold = find_threshold(load_on(found, device), found, owner, progress, data_dir)
+    trained = load_on(found, device, threads=1, winograd=False)
+    size = trained.config.data.image_size
+    black = torch.zeros(1, size, size, 3, dtype=torch.uint8)
+    trained.logits(black)
+    problem = None
+    if isinstance(trained, Exported):
+        problem = "An exported file has no activation map; serve the checkpoint of the run for one."
+    else:
+        try:
+            activation_maps(trained, black, [0])
+        except CifarError as error:
+            problem = str(error)
+    return ServedModel(trained, owner.name if owner else found.path.name, threshold, problem)
 
 
 def heat_colours(heat: npt.NDArray[np.float32]) -> Pixels:

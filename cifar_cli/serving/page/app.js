@@ -96,12 +96,10 @@ function show(file, answer) {
   $("bars").replaceChildren(...answer.predictions.map(bar));
   $("result").hidden = false;
   document.body.classList.add("has-result");
-  const unknown = answer.unlike === null
-    ? "Whether the picture is like the training data is not known."
-    : "";
-  $("status").textContent = [
-    `${file.name}: ${best.class}, ${percent(best.probability)}.`, doubt, unknown,
-  ].filter(Boolean).join(" ");
+  $("unknown").hidden = answer.unlike !== null;
+  const unknown = $("unknown").hidden ? "" : $("unknown").textContent;
+  const result = `${file.name}: ${best.class}, ${percent(best.probability)}.`;
+  $("status").textContent = [result, doubt, unknown].filter(Boolean).join(" ");
 }
 
 function showPicture(file, answer) {
