@@ -12,7 +12,8 @@ from cifar_cli.serving.limits import MOST_CONNECTIONS, MOST_HEADER_BYTES
 from cifar_cli.serving.refusals import Refused, busy
 
 SMALL_CHUNK, MOST_SMALL_CHUNKS = 256, 1000
-READ_BYTES = 64 * 2**10
+READ_BYTES = MOST_HEADER_BYTES  # a header that is complete is not measured
+LINGER_SECONDS = 1.0
 
 
 def protocol_class(seconds: float) -> type[Connection]:
@@ -35,6 +36,7 @@ class Connection(H11Protocol):
         self.conn = _FewChunks(h11.SERVER, MOST_HEADER_BYTES)
         self._timer: asyncio.TimerHandle | None = None
         self._is_silent = True
+        self._is_ending = False
         self.since = self.loop.time()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -56,7 +58,7 @@ class Connection(H11Protocol):
     def waits(self) -> bool:
         """Whether it is the client's turn."""
         cycle = self.cycle
-        return cycle is None or cycle.response_complete or cycle.more_body
+        return self._is_ending or cycle is None or cycle.response_complete or cycle.more_body
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
@@ -65,9 +67,12 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sends."""
+        if self._is_ending:
+            return
         self._is_silent = False
         super().data_received(data)
-        self._watch()
+        if not self._is_ending:
+            self._watch()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
@@ -106,9 +111,19 @@ class Connection(H11Protocol):
     def _end(self, refused: Refused) -> None:
         """Close the connection, with an answer unless one is on its way."""
         self._stop_timer()
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(refused.as_bytes())
-        self.transport.close()
+        cycle = self.cycle
+        has_answered = cycle is not None and cycle.response_started and not cycle.response_complete
+        if has_answered or self.transport.is_closing():
+            self.transport.close()
+            return
+        self._is_ending = True
+        self.transport.write(refused.as_bytes())
+        if cycle is not None:  # the application learns that the client is gone
+            cycle.disconnected = True
+            cycle.message_event.set()
+        # Closed at once, the connection would be reset before the client reads the answer.
+        self.transport.write_eof()
+        self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -3,9 +3,9 @@
 // Names of classes and files may hold anything. They reach the page by textContent only.
 const $ = (id) => document.getElementById(id);
 const FIT = {
-  crop: "It sees the middle square",
-  pad: "It sees the whole picture in a square",
-  squash: "It sees the picture squeezed into a square",
+  crop: "The network sees the middle square",
+  pad: "The network sees the whole picture in a square",
+  squash: "The network sees the picture squeezed into a square",
 };
 const TOP = 5;
 let model = null;
