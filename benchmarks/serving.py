@@ -6,7 +6,8 @@ python benchmarks/serving.py [RUN] [--rates 10,20,40] [--requests 1000] [--hosti
 Each request has its time, whether or not earlier ones are answered (open loop), and its latency
 counts from that time. So a server that stalls is charged for all requests that waited. With
 --hostile, that share more of the requests are bombs, truncated or random files, endless headers,
-and clients that stop in the middle. Latencies are those of the good pictures.
+and clients that stop in the middle. Latencies are those of the good pictures. CPU is
+the processor time of the server per request, which tells a slow server from a busy machine.
 
 For the two-core figure of doc/benchmarks.md, on a machine that does nothing else:
 
@@ -32,6 +33,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -137,8 +139,8 @@ async def load(
 
 
 @contextlib.contextmanager
-def server(run: str | None, rate: float) -> Iterator[int]:
-    """The real command on a free port."""
+def server(run: str | None, rate: float) -> Iterator[tuple[int, int]]:
+    """The real command: its process and its port, which was free."""
     command = [sys.executable, "-m", "cifar_cli", "serve", *([run] if run else []), "--port", "0"]
     limits = ["--rate", str(10 * rate + 100), "--timeout", "5"]
     process = subprocess.Popen([*command, *limits], stdout=subprocess.PIPE, text=True)
@@ -147,13 +149,22 @@ def server(run: str | None, rate: float) -> Iterator[int]:
     if not line:
         raise SystemExit(process.wait())
     try:
-        yield int(line.rstrip("/").rpartition(":")[2])
+        yield process.pid, int(line.rstrip("/").rpartition(":")[2])
     finally:
         process.send_signal(signal.SIGINT)
         process.wait()
 
 
-def row(rate: float, outcomes: list[Outcome]) -> str:
+def cpu_seconds(process: int) -> float:
+    """What a process has used of all processors (Linux; elsewhere NaN)."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("nan")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def row(rate: float, outcomes: list[Outcome], cpu: float) -> str:
     """A line of the table."""
     good = sorted(1000 * one.seconds for one in outcomes if one.kind == "good")
     wrong = Counter(
@@ -166,7 +177,7 @@ def row(rate: float, outcomes: list[Outcome]) -> str:
         return good[min(len(good) - 1, int(q * len(good)))]
 
     errors = ", ".join(f"{count} x {what}" for what, count in wrong.items()) or "0"
-    figures = (quantile(0.5), quantile(0.95), quantile(0.99), good[-1])
+    figures = (quantile(0.5), quantile(0.95), quantile(0.99), good[-1], 1000 * cpu / len(outcomes))
     cells = [f"{rate:g}", f"{len(good):,}", f"{len(outcomes) - len(good):,}"]
     return "| " + " | ".join([*cells, *(f"{ms:.1f}" for ms in figures), errors]) + " |"
 
@@ -186,18 +197,21 @@ def main() -> None:
     good = [request(picture(arguments.side, seed), path) for seed in range(20)]
     bad = hostile(arguments.side)
     for rate in rates:
-        with server(arguments.run, rate) as port:
+        with server(arguments.run, rate) as (process, port):
             asyncio.run(load(port, rate, int(rate), good, {}, 0))  # warm
+            before = cpu_seconds(process)
             outcomes = asyncio.run(
                 load(port, rate, arguments.requests, good, bad, arguments.hostile)
             )
+            cpu = cpu_seconds(process) - before
         if arguments.json:
             print(json.dumps(outcomes))
             continue
         if rate == rates[0]:
-            print("| requests/s | good | hostile | p50 ms | p95 ms | p99 ms | max ms | errors |")
-            print("|---|---|---|---|---|---|---|---|")
-        print(row(rate, outcomes), flush=True)
+            heads = ["p50 ms", "p95 ms", "p99 ms", "max ms", "CPU ms", "errors"]
+            print("| " + " | ".join(["requests/s", "good", "hostile", *heads]) + " |")
+            print("|---" * (3 + len(heads)) + "|")
+        print(row(rate, outcomes, cpu), flush=True)
     if hasattr(os, "getloadavg"):
         print(f"Load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors.")
 

@@ -35,15 +35,15 @@ def serve(
     ] = None,
     max_bytes: Annotated[
         int,
-        of_server("--max-bytes N", "Largest file to accept.", min=1, max=256 * 2**20),
+        of_server("--max-bytes N", "Largest file to accept, in bytes.", min=1, max=256 * 2**20),
     ] = 20_000_000,
     max_pixels: Annotated[
         int,
-        of_server("--max-pixels N", "Largest picture to decode.", min=1, max=64_000_000),
+        of_server("--max-pixels N", "Largest picture to decode, in pixels.", min=1, max=64_000_000),
     ] = 64_000_000,
     rate: Annotated[
         float,
-        of_server("--rate N", "Requests per second to answer per address.", min=0.1, max=1e6),
+        of_server("--rate N", "Requests per second to answer, for each address.", min=0.1, max=1e6),
     ] = 50.0,
     timeout: Annotated[
         float,

@@ -47,7 +47,7 @@ function named(text) {
 }
 
 function percent(share) {
-  return `${(100 * share).toFixed(1)}%`;
+  return share < 0.0005 ? "<0.1%" : `${(100 * share).toFixed(1)}%`;
 }
 
 function fail(message) {
