@@ -35,7 +35,7 @@ class Classified(NamedTuple):
     """Why it cannot be read."""
 
 
-class _Decoded(NamedTuple):
+class Decoded(NamedTuple):
     file: str
     pixels: Pixels | None
     error: str | None = None
@@ -65,7 +65,7 @@ def classify_files(
     top = min(top, len(trained.class_names))
     size = batch_size or trained.runtime.eval_batch(rules.size)
 
-    def decode(files: tuple[Found, ...]) -> list[_Decoded]:
+    def decode(files: tuple[Found, ...]) -> list[Decoded]:
         return [_decode(one, rules) for one in files]
 
     threads = min(MAX_THREADS, os.cpu_count() or 1)
@@ -75,7 +75,7 @@ def classify_files(
         chunks = _ahead(pool, _batches(found, min(CHUNK, size)), decode, 2 * -(-size // CHUNK))
         try:
             for batch in _batches((one for chunk in chunks for one in chunk), size):
-                yield from _classified(trained, batch, top, threshold)
+                yield from classify_decoded(trained, batch, top, threshold)
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -89,11 +89,11 @@ def _batches(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
 def _ahead(
     pool: ThreadPoolExecutor,
     chunks: Iterator[tuple[Found, ...]],
-    decode: Callable[[tuple[Found, ...]], list[_Decoded]],
+    decode: Callable[[tuple[Found, ...]], list[Decoded]],
     count: int,
-) -> Iterator[list[_Decoded]]:
+) -> Iterator[list[Decoded]]:
     """Decode chunks in order, so many ahead of the one that is used."""
-    pending: deque[Future[list[_Decoded]]] = deque()
+    pending: deque[Future[list[Decoded]]] = deque()
     for chunk in chunks:
         try:
             pending.append(pool.submit(decode, chunk))
@@ -107,21 +107,21 @@ def _ahead(
         yield pending.popleft().result()
 
 
-def _decode(found: Found, rules: Rules) -> _Decoded:
+def _decode(found: Found, rules: Rules) -> Decoded:
     if found.error:
-        return _Decoded(found.file, None, found.error)
+        return Decoded(found.file, None, found.error)
     try:
-        return _Decoded(found.file, file_pixels(Path(found.file), rules))
+        return Decoded(found.file, file_pixels(Path(found.file), rules))
     except NoImageError as error:
-        return _Decoded(found.file, None, str(error))
+        return Decoded(found.file, None, str(error))
     except DataError as error:
-        return _Decoded(found.file, None, error.what.rstrip("."))
+        return Decoded(found.file, None, error.what.rstrip("."))
     except MemoryError:
-        return _Decoded(found.file, None, "there is too little memory to decode it")
+        return Decoded(found.file, None, "there is too little memory to decode it")
 
 
-def _classified(
-    trained: Trained, batch: tuple[_Decoded, ...], top: int, threshold: float | None
+def classify_decoded(
+    trained: Trained, batch: tuple[Decoded, ...], top: int, threshold: float | None
 ) -> Iterator[Classified]:
     pixels = [one.pixels for one in batch if one.pixels is not None]
     logits = trained.logits(stacked(pixels, trained.config.data.image_size))

@@ -225,13 +225,20 @@ def load_model(
     return load_on(find_checkpoint(run, checkpoint)[1], device)
 
 
-def load_on(checkpoint: Checkpoint, device: str) -> Trained:
+def load_on(checkpoint: Checkpoint, device: str, **runtime: object) -> Trained:
     """The network of a checkpoint on a device, with the settings of its run.
+
+    Args:
+        checkpoint: What to load.
+        device: Where it computes.
+        runtime: Settings of the section `runtime` that are to differ.
 
     Raises:
         ConfigError: The device is not present.
     """
-    config = build_config(checkpoint.config.model_dump() | {"device": device})
+    tree = checkpoint.config.model_dump()
+    tree["runtime"].update(runtime)
+    config = build_config(tree | {"device": device})
     return load_trained(checkpoint, Runtime.start(config))
 
 

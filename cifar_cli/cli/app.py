@@ -24,6 +24,7 @@ from cifar_cli.cli.plot import plot
 from cifar_cli.cli.predict import predict
 from cifar_cli.cli.preview_augs import preview_augs
 from cifar_cli.cli.report import report
+from cifar_cli.cli.serve import serve
 from cifar_cli.cli.stopping import Stopping
 from cifar_cli.cli.summary import summary
 from cifar_cli.cli.train import train
@@ -57,6 +58,7 @@ for command in (
     predict,
     export,
     report,
+    serve,
     plot,
     bench,
     doctor,

@@ -18,6 +18,7 @@ COMMANDS = (
     "predict",
     "export",
     "report",
+    "serve",
     "plot",
     "bench",
     "doctor",

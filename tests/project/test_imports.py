@@ -29,6 +29,7 @@ FLOORS = {
     "doctor": 5,
     "experiments": 5,
     "output": 6,
+    "serving": 6,
     "cli": 7,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

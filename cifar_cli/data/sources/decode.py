@@ -13,7 +13,14 @@ from contextlib import contextmanager, suppress
 
 from PIL import Image, UnidentifiedImageError
 
-from cifar_cli.data.sources.pixels import NoImageError, Picture, Rules, square
+from cifar_cli.data.sources.pixels import (
+    NoImageError,
+    Picture,
+    Rules,
+    TooLargeError,
+    UnknownFormatError,
+    square,
+)
 
 # Each image is decoded before it is resized; a file that unpacks to more than this is refused.
 MAX_PIXELS = 64_000_000
@@ -64,13 +71,20 @@ MISSING = tuple(e for name, (_, all_) in _PLUGINS.items() if name not in FORMATS
 """Endings of formats that could be read with a newer Pillow, or with pillow-heif."""
 
 
-def decode_image(data: bytes, rules: Rules) -> Picture:
+def decode_image(data: bytes, rules: Rules, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode a file's content.
 
     The images that all threads decode at once have at most `MAX_PIXELS` together.
 
+    Args:
+        data: The content.
+        rules: What becomes of its pixels.
+        max_pixels: Larger images are refused; at most `MAX_PIXELS`.
+
     Raises:
-        NoImageError: It is empty, damaged, not an image, or too large.
+        NoImageError: It is empty or damaged.
+        UnknownFormatError: It is not an image in a format that is read.
+        TooLargeError: It has too many pixels.
     """
     if not data:
         raise NoImageError("the file is empty")
@@ -78,35 +92,37 @@ def decode_image(data: bytes, rules: Rules) -> Picture:
         file = _BoundedReader(data)
         with _opened(file) as image:
             pixels = image.width * image.height
-            most = MAX_PIXELS // 2 if image.format in _COPYING else MAX_PIXELS
+            copies = 2 if image.format in _COPYING else 1
+            most = min(max_pixels, MAX_PIXELS // copies)
             if pixels > most:
-                raise NoImageError(f"it unpacks to more than {most:,} pixels")
+                raise TooLargeError(f"it unpacks to more than {most:,} pixels")
             if max(image.size) > MAX_SIDE:
-                raise NoImageError(f"one of its sides is longer than {MAX_SIDE:,} pixels")
+                raise TooLargeError(f"one of its sides is longer than {MAX_SIDE:,} pixels")
             if image.format in ("JPEG", "MPO"):
                 _check_jpeg(data)
             file.allow(pixels)
-            with _budget.taken(pixels * (MAX_PIXELS // most)):
+            with _budget.taken(pixels * copies):
                 return square(image, rules)
     except (MemoryError, NoImageError):
         raise
     except UnidentifiedImageError as error:
-        raise NoImageError(f"it is not an image in {', '.join(FORMATS)} format") from error
+        reason = f"it is not an image in {', '.join(FORMATS)} format"
+        raise UnknownFormatError(reason) from error
     except Image.DecompressionBombError as error:
-        raise NoImageError(f"it unpacks to more than {MAX_PIXELS:,} pixels") from error
+        raise TooLargeError(f"it unpacks to more than {max_pixels:,} pixels") from error
     except Exception as error:  # on damaged files, Pillow's decoders raise all kinds
         raise NoImageError(str(error) or type(error).__name__) from error
 
 
-def shorter_side(data: bytes) -> int:
-    """The shorter side of an image in pixels, from the file's header.
+def image_sides(data: bytes) -> tuple[int, int]:
+    """Width and height of an image in pixels, from the file's header.
 
     Raises:
         NoImageError: It is damaged, or not an image.
     """
     try:
         with warnings.catch_warnings(action="ignore"), _opened(_BoundedReader(data)) as image:
-            return min(image.size)
+            return image.size
     except MemoryError:
         raise
     except Exception as error:  # as above

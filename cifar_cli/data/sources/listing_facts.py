@@ -8,7 +8,7 @@ from statistics import median
 from cifar_cli.config import DataConfig
 from cifar_cli.config.fitting import Facts
 from cifar_cli.data.sources import cifar10, shapes
-from cifar_cli.data.sources.decode import shorter_side
+from cifar_cli.data.sources.decode import image_sides
 from cifar_cli.data.sources.listing import Entry, Listing, class_names
 from cifar_cli.data.sources.pixels import NoImageError
 from cifar_cli.data.splits import HELD_OUT
@@ -49,6 +49,6 @@ def _sample(entries: list[Entry]) -> list[Entry]:
 
 def _side(entry: Entry) -> int | None:
     try:
-        return shorter_side(entry.item.read())
+        return min(image_sides(entry.item.read()))
     except NoImageError:
         return None

@@ -73,6 +73,14 @@ class NoImageError(Exception):
     """A file that cannot be read as an image; its text is the reason."""
 
 
+class TooLargeError(NoImageError):
+    """It has more pixels than are decoded."""
+
+
+class UnknownFormatError(NoImageError):
+    """It is not in a format that is read."""
+
+
 def square(image: Image.Image, rules: Rules) -> Picture:
     """Convert an open image to RGB of the right size.
 

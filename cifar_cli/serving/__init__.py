@@ -1,0 +1,1 @@
+"""A web page and a JSON endpoint that classify pictures with a trained network."""
