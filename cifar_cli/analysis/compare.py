@@ -21,7 +21,8 @@ from cifar_cli.analysis.evaluate import (
     renumbered,
 )
 from cifar_cli.analysis.matching import match_images, only_in
-from cifar_cli.analysis.paired import ComparedRun, Comparison, compared_run, corrected, pair_of
+from cifar_cli.analysis.paired import ComparedRun, Comparison, compared_run, pair_of
+from cifar_cli.analysis.significance import corrected
 from cifar_cli.analysis.trained import find_checkpoint, load_trained
 from cifar_cli.config import Config
 from cifar_cli.config.loading import flat_settings
@@ -160,7 +161,10 @@ def compare(
     ]
     return Comparison(
         runs=tuple(compared),
-        pairs=corrected(pairs),
+        pairs=tuple(
+            replace(pair, difference=own)
+            for pair, own in zip(pairs, corrected([p.difference for p in pairs]), strict=True)
+        ),
         images=images,
         files=files,
         class_names=first.class_names,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cifar_cli.analysis.metrics import wilson_interval
-from cifar_cli.analysis.significance import Difference, holm, paired_difference
+from cifar_cli.analysis.significance import Difference, paired_difference
 from cifar_cli.config import Config
 from cifar_cli.data.types import ImageSet
 from cifar_cli.rundir import RunDir
@@ -165,12 +165,3 @@ def pair_of(
         order = where[torch.argsort(change[where], descending=True, stable=True)]
         flips += [Flip(row, is_gain) for row in order.tolist()]
     return Pair(before, after, difference, tuple(per_class), tuple(flips), is_same_network)
-
-
-def corrected(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
-    """The same, with p-values that allow for their number."""
-    p_values = holm([pair.difference.p_value for pair in pairs])
-    return tuple(
-        replace(pair, difference=replace(pair.difference, p_value_holm=p))
-        for pair, p in zip(pairs, p_values, strict=True)
-    )

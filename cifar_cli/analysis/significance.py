@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy.special import bdtr, stdtr, stdtrit
 
@@ -121,3 +121,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
         corrected[place] = largest
     return corrected
+
+
+def corrected(differences: Sequence[Difference]) -> list[Difference]:
+    """The same, with p-values that allow for their number."""
+    p_values = holm([one.p_value for one in differences])
+    return [replace(one, p_value_holm=p) for one, p in zip(differences, p_values, strict=True)]
