@@ -61,8 +61,8 @@ def tango_interval(gained: int, lost: int, total: int) -> tuple[float, float]:
     """95% score interval of a difference of paired proportions, (gained - lost) / total.
 
     Source: Tango, "Equivalence test and confidence interval for the difference in proportions for
-    the paired-sample design", Statistics in Medicine 17 (1998). It holds for few images and few
-    flips: Fagerland, Lydersen and Laake, Statistics in Medicine 33 (2014), recommend it.
+    the paired-sample design", Statistics in Medicine 17 (1998); recommended for few images, too, by
+    Fagerland, Lydersen and Laake, Statistics in Medicine 33 (2014).
     """
     if total == 0:
         return -1.0, 1.0

@@ -14,7 +14,6 @@ from cifar_cli.cli import completion, options
 from cifar_cli.cli.evaluate import Split
 from cifar_cli.cli.result_files import folder_name, replacement_note, result_stem
 from cifar_cli.errors import CheckpointError, ConfigError
-from cifar_cli.rundir import RunDir
 
 if TYPE_CHECKING:
     from cifar_cli.analysis.paired import Comparison, Pair
@@ -125,9 +124,10 @@ def compare(
 
 def _write(given: Mapping[str, Any], found: Comparison, bars: Bars) -> list[Path]:
     """Draw the figures and write the tables; all files, of which the document is still to come."""
-    from cifar_cli.output.figures.curves import curve_figures
+    from cifar_cli.output.figures.curves import loss_and_accuracy
     from cifar_cli.output.figures.differences import class_differences
     from cifar_cli.output.figures.style import about_line
+    from cifar_cli.rundir import RunDir
 
     run, out, form = found.runs[-1].run, given["out"], given["format_"]
     others = folder_name("_".join(one.name for one in found.runs[:-1]))
@@ -156,8 +156,8 @@ def _write(given: Mapping[str, Any], found: Comparison, bars: Bars) -> list[Path
         )
         writers[folder / f"flipped{own}.csv"] = partial(_write_flips, found=found, pair=pair)
     curves = _curves(found, bars)
-    for name, draw in curve_figures(curves).items() if len(curves) > 1 else ():
-        writers[folder / f"{name}.{form}"] = lambda path, draw=draw: draw(path, curves)  # type: ignore[misc]
+    if len(curves) > 1:
+        writers[folder / f"loss_accuracy.{form}"] = lambda path: loss_and_accuracy(path, curves)
     files = [*writers, folder / f"comparison{tag}.json"]
     bars.say(replacement_note(files, "compare", in_run=out is None and run is not None))
     for file, write in writers.items():
@@ -241,8 +241,8 @@ def _compare_recipes(given: Mapping[str, Any]) -> None:
     write_json(file, document)
     lines = []
     for name, difference in differences.items():
-        seeds = f"{len(accuracies[before])} and {len(accuracies[name])} seeds"
-        lines.append(verdict(before, name, difference, f"Welch's test, {seeds}"))
+        seeds = f"Welch's test, {len(accuracies[before])} and {len(accuracies[name])} seeds"
+        lines += verdict(before, name, difference, ("Welch", seeds))
     show(
         document,
         given["json"],

@@ -32,13 +32,20 @@ def plot(
     """
     from cifar_cli.output.console import remarks, show
     from cifar_cli.output.documents import file_document
-    from cifar_cli.output.figures.curves import curve_figures, run_curves
+    from cifar_cli.output.figures.curves import (
+        learning_rates,
+        loss_and_accuracy,
+        run_curves,
+        step_losses,
+    )
     from cifar_cli.rundir import find_run
 
     found = [find_run(run) for run in runs] if runs else [find_run()]
     curves = [run_curves(run) for run in found]
     folder = out or (found[0].subfolder("plots") if len(found) == 1 else Path("comparison"))
-    figures = curve_figures(curves)
+    figures = {"loss_accuracy": loss_and_accuracy}
+    if all(curve.steps for curve in curves):
+        figures |= {"learning_rate": learning_rates, "step_loss": step_losses}
     files = [folder / f"{name}.{format_}" for name in figures]
     is_own = out is None and len(found) == 1
     for note in [] if quiet else replacement_note(files, "plot", in_run=is_own):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from cifar_cli.output.console import counted, styled
+from cifar_cli.output.console import counted
 
 if TYPE_CHECKING:
     from cifar_cli.analysis.paired import Comparison, Pair
@@ -35,7 +35,9 @@ def difference_table(pair: Pair) -> Table:
     if left_out:
         caption += f" {left_out:,} classes in between."
     headers = "Class", "Images", "Lost", "Gained", "Points", "95% interval"
-    table = _table(f"{pair.before.name} to {pair.after.name}", *headers, caption=caption)
+    table = _table(
+        f"Classes, from {pair.before.name} to {pair.after.name}", *headers, caption=caption
+    )
     for one in shown:
         counts = [f"{number:,}" for number in (one.num_images, one.lost, one.gained)]
         table.add_row(one.name, *counts, _signed(one.difference or 0), _range(one.interval))
@@ -64,45 +66,42 @@ def seed_table(accuracies: Mapping[str, Sequence[float]], intervals: Sequence[An
     return table
 
 
-def verdict(before: str, after: str, difference: Difference, test: str) -> Text:
-    """What follows from a difference, in a sentence.
+def verdict(before: str, after: str, difference: Difference, tests: tuple[str, str]) -> list[str]:
+    """What follows from a difference: a sentence, and the figures that it rests on.
 
     Args:
         before, after: Names of what is compared.
         difference: What `after` has more.
-        test: Where the p-value comes from.
+        tests: Where the interval and the p-value come from.
     """
-    low, high = difference.interval
-    tested = f"{test}, p {_p(difference.p_value)}"
+    share, (low, high) = difference.difference, difference.interval
+    points = f"{100 * abs(share):.2f} points"
+    interval = f"{_signed(low)} to {_signed(high)}"
+    if difference.is_clear:
+        word = "better" if share > 0 else "worse"
+        found = f"{after} is {word} than {before} by {points} of accuracy."
+        ends = sorted((abs(low), abs(high)))
+        interval = " to ".join(f"{100 * end:.2f}" for end in ends)
+    elif share == 0:
+        found = f"No difference: {after} and {before} are equally accurate."
+    else:
+        word = "more" if share > 0 else "less"
+        found = f"No clear difference: {after} has {points} {word} accuracy than {before}."
+    tested = f"p {_p(difference.p_value)}"
     if difference.p_value_holm != difference.p_value:
-        tested += f", corrected {_p(difference.p_value_holm)}"
-    share = difference.difference
-    if not difference.is_clear:
-        if share == 0:
-            found = f"{after} and {before} are equally accurate"
-        else:
-            word = "more" if share > 0 else "less"
-            found = f"{after} has {_points(abs(share))} {word} accuracy than {before}"
-        interval = f"95% interval {_range(difference.interval)}"
-        return Text.assemble(styled("No clear difference"), f": {found} ({interval}; {tested}).")
-    word = "better" if share > 0 else "worse"
-    ends = sorted((100 * abs(low), 100 * abs(high)))
-    interval = f"95% interval {ends[0]:.2f} to {ends[1]:.2f}"
-    return Text.assemble(
-        styled(f"{after} is {word}"),
-        f" than {before} by {_points(abs(share))} of accuracy ({interval}; {tested}).",
-    )
+        tested += f", corrected p {_p(difference.p_value_holm)}"
+    return [found, f"  95% interval {interval} ({tests[0]}); {tested} ({tests[1]})"]
 
 
-def pair_lines(pair: Pair) -> list[str | Text]:
+def pair_lines(pair: Pair) -> list[str]:
     """The verdict on two networks, and how many images flipped."""
     names = pair.before.name, pair.after.name
     if pair.is_same_network:
         return [f"{names[1]} is the same network as {names[0]}: there is no difference."]
+    flipped = (counted(number, "image") for number in (pair.lost, pair.gained))
     return [
-        verdict(*names, pair.difference, "McNemar's exact test"),
-        f"From {names[0]} to {names[1]}, {counted(pair.gained, 'image')} changed from wrong to "
-        f"right, and {counted(pair.lost, 'image')} from right to wrong.",
+        *verdict(*names, pair.difference, ("Tango", "McNemar's exact test")),
+        "  {} from right to wrong, {} from wrong to right".format(*flipped),
     ]
 
 
@@ -124,12 +123,10 @@ def _table(title: str, *headers: str, caption: str = "") -> Table:
     return table
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:.2f} points"
-
-
 def _signed(share: float) -> str:
-    return f"{100 * share:+.2f}".replace("-", "−")
+    """In percentage points, with a sign unless they are 0."""
+    text = f"{100 * share:+.2f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
 def _range(interval: tuple[float, float]) -> str:

@@ -18,6 +18,7 @@ COMMANDS = (
     "predict",
     "export",
     "plot",
+    "compare",
     "bench",
     "doctor",
     "recipes",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log10
 from pathlib import Path
@@ -50,9 +50,6 @@ class RunCurves:
     """Its data, split and number of images."""
 
 
-CurveFigure = Callable[[Path, Sequence[RunCurves]], Path]
-
-
 def run_curves(run: RunDir) -> RunCurves:
     """What a run's small files hold.
 
@@ -67,14 +64,6 @@ def run_curves(run: RunDir) -> RunCurves:
             f"{run.path} has no finished epoch yet ({when}); there is nothing to plot."
         )
     return curves
-
-
-def curve_figures(curves: Sequence[RunCurves]) -> dict[str, CurveFigure]:
-    """The figures that can be drawn of these runs, by the name of their file."""
-    figures: dict[str, CurveFigure] = {"loss_accuracy": loss_and_accuracy}
-    if all(curve.steps for curve in curves):
-        figures |= {"learning_rate": learning_rates, "step_loss": step_losses}
-    return figures
 
 
 def loss_and_accuracy(path: Path, runs: Sequence[RunCurves]) -> Path:

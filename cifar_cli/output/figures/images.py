@@ -116,7 +116,7 @@ def flip_gallery(path: Path, sections: Sequence[FlipSection], title: str, footer
         ]
         below = ["\n".join(fitted(line, room, 8.5) for line in own) for _, *own in section.captions]
         texts.append((above, below, max(1, math.ceil(len(section.images) / WIDEST))))
-    heights = [0.4 + rows * _row_height(PICTURE, above, below) for above, below, rows in texts]
+    heights = [0.2 + rows * _row_height(PICTURE, above, below) for above, below, rows in texts]
     with new_figure(path, width, sum(heights) + 0.5, title, footer) as figure:
         parts = figure.subfigures(len(sections), 1, height_ratios=heights, squeeze=False).ravel()
         for part, section, (above, below, rows) in zip(parts, sections, texts, strict=True):
