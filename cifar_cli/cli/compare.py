@@ -25,7 +25,7 @@ def compare(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="A B [...]",
+            metavar="A B...",
             help="Run directories, names under runs/, NAME@best, or files of checkpoints. Each "
             "is compared with the first. With --bench: recipes.",
             show_default=False,
@@ -53,7 +53,11 @@ def compare(
     n: Annotated[
         int,
         typer.Option(
-            "--n", min=1, max=50, metavar="N", help="Maximum number of images per section."
+            "--n",
+            min=1,
+            max=50,
+            metavar="N",
+            help="Maximum number of images per section of flipped.png.",
         ),
     ] = 10,
     data: options.RunData = None,
