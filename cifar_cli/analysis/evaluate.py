@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple, get_args
 
+import torch
 from torch import Tensor
 
 from cifar_cli.analysis.metrics import (
@@ -24,7 +26,7 @@ from cifar_cli.analysis.tta import KINDS, Tta
 from cifar_cli.config import Config
 from cifar_cli.config.checking import build_config
 from cifar_cli.data.sources.load import load_dataset
-from cifar_cli.data.splits import choose_splits
+from cifar_cli.data.splits import Splits, choose_splits
 from cifar_cli.data.types import Dataset, ImageSet, Progress
 from cifar_cli.errors import ConfigError, DataError, nearest_hint
 from cifar_cli.rundir import RunDir
@@ -35,6 +37,7 @@ from cifar_cli.training.runtime import Runtime
 
 Split = Literal["val", "test", "train"]
 SPLITS: tuple[str, ...] = get_args(Split)
+OTHER_IMAGES = "These are not the images that the run was trained and validated on."
 FEWER_IMAGES = "while evaluating", "Try --limit-val 1000, or --device cpu."
 
 
@@ -114,12 +117,9 @@ def evaluate(
     Raises:
         CifarError: One of its kinds; see `cifar_cli.errors`.
     """
-    for name, value, known in (("--split", split, SPLITS), ("--tta", tta, KINDS)):
-        if value not in known:
-            hint = nearest_hint(value, known)
-            raise ConfigError(f"{name} {value!r}{hint}: choose one of {', '.join(known)}.")
+    check_choices(split, tta)
     owner, found = find_checkpoint(run, checkpoint)
-    config = _with_changes(found.config, split, data, data_dir, device, limit, skip_bad_images)
+    config = changed_settings(found.config, split, data, data_dir, device, limit, skip_bad_images)
     runtime = Runtime.start(config)
 
     def on_batch(done: int, total: int) -> None:
@@ -127,27 +127,98 @@ def evaluate(
             progress("Evaluating", done, total)
 
     with memory_errors(*FEWER_IMAGES):
-        with memory_errors(*fewer_images(config)):
-            dataset = _dataset(config, found, progress)
-        splits = choose_splits(dataset, config.data, config.seed)
-        images = {"train": splits.train, "val": splits.val, "test": splits.test}[split]
-        if images is None:
-            raise DataError(
-                f"--split test: {config.data.source} has no test split, only "
-                f"{' and '.join(dataset.splits)}.",
-                "Choose --split val or train, or add test/<class>/ folders.",
-            )
+        opened = open_split(config, found, split, progress)
         trained = load_trained(found, runtime)
         started = time.perf_counter()
-        logits = trained.logits(images.images, tta, on_batch)
+        logits = trained.logits(opened.images.images, tta, on_batch)
         seconds = time.perf_counter() - started
-    notes = dataset.notes
-    if split == "val" and data is None and limit is None and splits.fingerprint != found.data:
-        notes += ("These are not the images that the run was trained and validated on.",)
-    files = splits.file_names(split)
+    notes = opened.dataset.notes
+    if split == "val" and data is None and limit is None and not opened.is_own(found):
+        notes += (OTHER_IMAGES,)
     return summarise_predictions(
-        Predictions(trained, owner, images, logits, seconds, notes, dataset.name, files)
+        Predictions(
+            trained, owner, opened.images, logits, seconds, notes, opened.dataset.name, opened.files
+        )
     )
+
+
+def check_choices(split: str, tta: str = "none") -> None:
+    """Raise a `ConfigError` if there is no such split or test-time augmentation."""
+    for name, value, known in (("--split", split, SPLITS), ("--tta", tta, KINDS)):
+        if value not in known:
+            hint = nearest_hint(value, known)
+            raise ConfigError(f"{name} {value!r}{hint}: choose one of {', '.join(known)}.")
+
+
+class OpenedSplit(NamedTuple):
+    """Images of one split, labelled by the numbers of a checkpoint's classes."""
+
+    dataset: Dataset
+    """All that was loaded, its labels as in the source."""
+    splits: Splits
+    images: ImageSet
+    files: tuple[str, ...]
+    """As of `Predictions`."""
+
+    def is_own(self, checkpoint: Checkpoint) -> bool:
+        """Whether these are the images that the checkpoint was trained and validated on."""
+        return self.splits.fingerprint == checkpoint.data
+
+
+def open_split(
+    config: Config,
+    checkpoint: Checkpoint,
+    split: Split,
+    progress: Progress | None = None,
+    loaded: Dataset | None = None,
+) -> OpenedSplit:
+    """Load the images of a split for a network.
+
+    Args:
+        config: As `changed_settings` returns it.
+        checkpoint: The network's. Its classes may be in another order than those of the images.
+        split: As of `evaluate`.
+        progress: Receives progress.
+        loaded: The images of `config.data`, if they are loaded already.
+
+    Raises:
+        DataError: As of `load_dataset`; or the classes are others, or there is no such split.
+        OutOfMemoryError: They do not fit into memory.
+    """
+    with memory_errors(*fewer_images(config)):
+        dataset = loaded or load_dataset(config.data, progress, checkpoint.config.data.dir)
+    names = checkpoint.class_names
+    if set(dataset.class_names) != set(names):
+        raise DataError(
+            f"{checkpoint.path} was trained on the classes {', '.join(names)}; "
+            f"{config.data.source} has {', '.join(dataset.class_names)}."
+        )
+
+    def ours(images: ImageSet) -> ImageSet:
+        return replace(images, labels=renumbered(images.labels, dataset.class_names, names))
+
+    ordered = replace(
+        dataset,
+        class_names=names,
+        train=ours(dataset.train),
+        val=dataset.val and ours(dataset.val),
+        test=dataset.test and ours(dataset.test),
+    )
+    splits = choose_splits(ordered, config.data, config.seed)
+    images = {"train": splits.train, "val": splits.val, "test": splits.test}[split]
+    if images is None:
+        raise DataError(
+            f"--split test: {config.data.source} has no test split, only "
+            f"{' and '.join(dataset.splits)}.",
+            "Choose --split val or train, or add test/<class>/ folders.",
+        )
+    return OpenedSplit(dataset, splits, images, splits.file_names(split))
+
+
+def renumbered(labels: Tensor, names: Sequence[str], wanted: Sequence[str]) -> Tensor:
+    """Labels, int64 (N,), of classes in the order `names` as numbers in the order `wanted`."""
+    numbers = {name: number for number, name in enumerate(wanted)}
+    return torch.tensor([numbers[name] for name in names])[labels]
 
 
 def summarise_predictions(predictions: Predictions) -> Evaluation:
@@ -175,7 +246,7 @@ def summarise_predictions(predictions: Predictions) -> Evaluation:
     )
 
 
-def _with_changes(
+def changed_settings(
     config: Config,
     split: Split,
     data: str | None,
@@ -184,6 +255,7 @@ def _with_changes(
     limit: int | None,
     skip_bad_images: bool,
 ) -> Config:
+    """A checkpoint's settings, for evaluating it on a split; arguments as of `evaluate`."""
     tree = config.model_dump()
     section = tree["data"]
     section["source"] = data or section["source"]
@@ -198,13 +270,3 @@ def _with_changes(
         section["val_fraction"] = 0.0
         section["limit_val"] = limit
     return build_config({**tree, "device": device or "auto"})
-
-
-def _dataset(config: Config, checkpoint: Checkpoint, progress: Progress | None) -> Dataset:
-    dataset = load_dataset(config.data, progress, checkpoint.config.data.dir)
-    if dataset.class_names != checkpoint.class_names:
-        raise DataError(
-            f"{checkpoint.path} was trained on the classes {', '.join(checkpoint.class_names)}; "
-            f"{config.data.source} has {', '.join(dataset.class_names)}."
-        )
-    return dataset

@@ -14,6 +14,7 @@ import typer
 from cifar_cli import __version__
 from cifar_cli.cli import completion, recipes, runs, sweep
 from cifar_cli.cli.bench import bench
+from cifar_cli.cli.compare import compare
 from cifar_cli.cli.doctor import doctor
 from cifar_cli.cli.evaluate import evaluate
 from cifar_cli.cli.export import export
@@ -60,6 +61,7 @@ for command in (
     report,
     serve,
     plot,
+    compare,
     bench,
     doctor,
 ):

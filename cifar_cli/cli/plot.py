@@ -30,35 +30,18 @@ def plot(
 
     Default folder: the run's plots/; for several runs comparison/.
     """
-    from cifar_cli.errors import CheckpointError
     from cifar_cli.output.console import remarks, show
     from cifar_cli.output.documents import file_document
     from cifar_cli.output.figures.curves import (
-        RunCurves,
         learning_rates,
         loss_and_accuracy,
+        run_curves,
         step_losses,
     )
     from cifar_cli.rundir import find_run
-    from cifar_cli.rundir.listing import about_run, whole_number
 
     found = [find_run(run) for run in runs] if runs else [find_run()]
-    curves = [
-        RunCurves(
-            run.name,
-            run.read_metrics(),
-            run.read_steps(),
-            num_classes=whole_number(run, "num_classes"),
-            about=about_run(run),
-        )
-        for run in found
-    ]
-    for run, curve in zip(found, curves, strict=True):
-        if not curve.epochs:
-            when = "training is in its first one" if run.is_running else "nothing trains there now"
-            raise CheckpointError(
-                f"{run.path} has no finished epoch yet ({when}); there is nothing to plot."
-            )
+    curves = [run_curves(run) for run in found]
     folder = out or (found[0].subfolder("plots") if len(found) == 1 else Path("comparison"))
     figures = {"loss_accuracy": loss_and_accuracy}
     if all(curve.steps for curve in curves):

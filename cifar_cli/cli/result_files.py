@@ -80,6 +80,11 @@ def is_own(file: Path) -> bool:
     return MAKER.encode() in data
 
 
+def folder_name(text: str) -> str:
+    """A text as the name of a folder."""
+    return re.sub(r"[^\w.+=@-]+", "-", text).strip(".")[:60] or "run"
+
+
 def _path_name(path: str, ending: str = "") -> str:
     """The last part of a path, and a few digits that differ for other paths of that name."""
     name = Path(path).name.removesuffix(f".{ending}")

@@ -24,6 +24,7 @@ def train(
     resume: train_options.Resume = False,
     allow_changes: train_options.AllowChanges = False,
     strict: train_options.Strict = False,
+    track: train_options.Track = None,
     data: options.Data = None,
     data_dir: options.DataDir = None,
     limit_train: options.LimitTrain = None,
@@ -65,10 +66,13 @@ def train(
         from cifar_cli.output.tables import epoch_table
         from cifar_cli.training.opening import open_run
         from cifar_cli.training.run import train_in
+        from cifar_cli.training.tracking import Tracked, make_trackers
 
+        trackers = make_trackers(track or ())
         opened = opened or stack.enter_context(open_run(run_dir, name))
         with TrainDisplay(settings, quiet, note) as display:
-            result = train_in(opened, settings, allow_changes, display)
+            observer = Tracked(display, trackers) if trackers else display
+            result = train_in(opened, settings, allow_changes, observer)
     accuracy = Text.assemble(
         "Validation accuracy ",
         styled(f"{result.val_accuracy:.2%}"),

@@ -68,3 +68,11 @@ Strict = Annotated[
     bool,
     of_run("--strict", "Exit with code 5 if there was a warning about the training or its data."),
 ]
+Track = Annotated[
+    list[str] | None,
+    of_run(
+        "--track tensorboard",
+        "Also record losses, accuracies and learning rates for TensorBoard, in the run's "
+        "tensorboard/.",
+    ),
+]

@@ -77,9 +77,9 @@ def choose_splits(dataset: Dataset, config: DataConfig, seed: int) -> Splits:
     elif val is None:
         train, val = _held_out(dataset, HELD_OUT, _by_content(train))
         val_from = "train"
-    train = _limited(train, config.limit_train, seed + 1)
-    val = _limited(val, config.limit_val, seed + 2)
-    test = dataset.test and _limited(dataset.test, config.limit_val, seed + 2)
+    train = limited(train, config.limit_train, seed + 1)
+    val = limited(val, config.limit_val, seed + 2)
+    test = dataset.test and limited(dataset.test, config.limit_val, seed + 2)
     return Splits(train, val, dataset.class_names, val_from, test, dataset.files)
 
 
@@ -96,7 +96,8 @@ def validation_note(splits: Splits) -> str:
     return note + (" The test split is kept for --split test." if splits.test else "")
 
 
-def _limited(images: ImageSet, limit: int | None, seed: int) -> ImageSet:
+def limited(images: ImageSet, limit: int | None, seed: int) -> ImageSet:
+    """At most so many of the images, drawn by `seed` in their mixture of classes."""
     if not limit or limit >= len(images):
         return images
     return images.subset(_draw(images.labels, limit, _shuffled(len(images), seed)))

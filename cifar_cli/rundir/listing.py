@@ -19,9 +19,9 @@ from cifar_cli.storage import storage_errors
 Sort = Literal["accuracy", "date", "name"]
 # What a run and the commands that look at it write; a folder with more is not removed.
 OWN_ENTRIES = frozenset({
-    "checkpoints", "config.yaml", "damaged-steps.csv", "env.json", "eval", "events.jsonl",
-    "metrics.csv", "misclassified", "plots", "report", "result.json", "skipped_images.csv",
-    "status.json", "steps.csv",
+    "checkpoints", "compare", "config.yaml", "damaged-steps.csv", "env.json", "eval",
+    "events.jsonl", "metrics.csv", "misclassified", "plots", "report", "result.json",
+    "skipped_images.csv", "status.json", "steps.csv", "tensorboard",
 })  # fmt: skip
 # Options of one training rather than parts of a recipe.
 _NOT_OF_RECIPE = {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cifar_cli.config import Config
-from cifar_cli.rundir import EpochRecord, RunDir
+from cifar_cli.rundir import EpochRecord, RunDir, StepRecord
 
 
 class Running(NamedTuple):
@@ -49,6 +49,9 @@ class Observer:
 
     def estimated(self, seconds: float) -> None:
         """The first steps say how long the rest will take."""
+
+    def steps_ended(self, records: Sequence[StepRecord]) -> None:
+        """All steps of an epoch, just before `epoch_ended`."""
 
     def epoch_ended(self, record: EpochRecord) -> None:
         """An epoch is done, and saved."""

@@ -175,6 +175,7 @@ def _train_in(
                 save(run.last)
                 saved, completed = time.monotonic(), len(state.history)
                 if ended:
+                    observer.steps_ended(steps)
                     _report(run, record, state, config, observer)
                     late = warn(signs_after(state, splits, config.train.epochs))
                 if stop.number is not None and state.epoch <= config.train.epochs:

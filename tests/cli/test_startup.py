@@ -20,6 +20,7 @@ COMMANDS = (
     "report",
     "serve",
     "plot",
+    "compare",
     "bench",
     "doctor",
     "recipes",

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
+from cifar_cli.errors import CheckpointError
 from cifar_cli.output.console import counted
 from cifar_cli.output.figures.lettering import fitted
 from cifar_cli.output.figures.style import (
@@ -25,7 +26,8 @@ from cifar_cli.output.figures.style import (
     legend_below,
     new_figure,
 )  # fmt: skip
-from cifar_cli.rundir import EpochRecord, StepRecord
+from cifar_cli.rundir import EpochRecord, RunDir, StepRecord
+from cifar_cli.rundir.listing import about_run, whole_number
 
 LABELS = {"middle": "suggestion"}
 NAME_WIDTH = 130.0
@@ -46,6 +48,22 @@ class RunCurves:
     """For the line of chance; None: unknown."""
     about: str = ""
     """Its data, split and number of images."""
+
+
+def run_curves(run: RunDir) -> RunCurves:
+    """What a run's small files hold.
+
+    Raises:
+        CheckpointError: One is damaged, or no epoch has been finished.
+    """
+    classes, about = whole_number(run, "num_classes"), about_run(run)
+    curves = RunCurves(run.name, run.read_metrics(), run.read_steps(), classes, about)
+    if not curves.epochs:
+        when = "training is in its first one" if run.is_running else "nothing trains there now"
+        raise CheckpointError(
+            f"{run.path} has no finished epoch yet ({when}); there is nothing to plot."
+        )
+    return curves
 
 
 def loss_and_accuracy(path: Path, runs: Sequence[RunCurves]) -> Path:

@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cifar_cli.output.figures.lettering import fitted
-from cifar_cli.output.figures.style import GREY, new_figure
+from cifar_cli.output.figures.style import GREEN, GREY, VERMILION, new_figure
 
 Images = npt.NDArray[np.uint8]
 CELL = 1.15
+WIDEST, PICTURE = 5, 1.8
+"""Images in a row of a gallery, and the width of each with its caption, in inches."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,8 @@ def mistake_gallery(
     path: Path, images: Images, captions: Sequence[Caption], title: str, footer: str = ""
 ) -> Path:
     """Wrongly classified images, each with its true and its predicted class."""
-    columns = min(5, max(1, len(images)))
-    rows = max(1, math.ceil(len(images) / columns))
-    width = max(4.6, columns * 1.8)
+    columns = min(WIDEST, max(1, len(images)))
+    width = max(4.6, columns * PICTURE)
     room = 72 * width / columns - 10
     above = [fitted(f"true: {c.true}", room, 9, lines=3, bold=True) for c in captions]
     below = [
@@ -80,17 +81,65 @@ def mistake_gallery(
         + (f"\n{fitted(c.name, room, 9)}" if c.name else "")
         for c in captions
     ]
-    lines = sum(max((t.count("\n") + 1 for t in texts), default=1) for texts in (above, below))
-    height = min(width / columns, 2.3) + 0.18 * lines
+    rows, height = (
+        max(1, math.ceil(len(images) / columns)),
+        _row_height(width / columns, above, below),
+    )
     with new_figure(path, width, rows * height + 0.5, title, footer) as figure:
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        _show_all(axes, images)
-        for axis, true, predicted in zip(axes, above, below, strict=False):
-            axis.set_title(true, fontsize=9, fontweight="bold", pad=4)
-            axis.set_xlabel(predicted, fontsize=9, color="#A33B00", labelpad=3)
+        _show_captioned(axes, images, above, below, "#A33B00")
         if len(images) == 0:
             axes[0].text(0.5, 0.5, "no mistakes", ha="center", va="center", color=GREY)
     return path
+
+
+@dataclass(frozen=True)
+class FlipSection:
+    """Images that two networks classify differently, all in the same direction."""
+
+    heading: str
+    is_gain: bool
+    """Whether the second network is the one that is right."""
+    images: Images
+    captions: Sequence[tuple[str, str, str, str]]
+    """Of each image: the true class, what either network says, and its file or position."""
+
+
+def flip_gallery(path: Path, sections: Sequence[FlipSection], title: str, footer: str = "") -> Path:
+    """Images that one network classifies correctly and another one does not, in sections."""
+    width = WIDEST * PICTURE
+    room = 72 * PICTURE - 10
+    texts = []
+    for section in sections:
+        above = [
+            fitted(f"true: {true}", room, 9, lines=2, bold=True) for true, *_ in section.captions
+        ]
+        below = ["\n".join(fitted(line, room, 8.5) for line in own) for _, *own in section.captions]
+        texts.append((above, below, max(1, math.ceil(len(section.images) / WIDEST))))
+    heights = [0.2 + rows * _row_height(PICTURE, above, below) for above, below, rows in texts]
+    with new_figure(path, width, sum(heights) + 0.5, title, footer) as figure:
+        parts = figure.subfigures(len(sections), 1, height_ratios=heights, squeeze=False).ravel()
+        for part, section, (above, below, rows) in zip(parts, sections, texts, strict=True):
+            colour = GREEN if section.is_gain else VERMILION
+            part.suptitle(section.heading, x=0.01, ha="left", fontsize=10.5, color=colour)
+            axes = part.subplots(rows, WIDEST, squeeze=False).ravel()
+            _show_captioned(axes, section.images, above, below, "#222222")
+    return path
+
+
+def _row_height(cell: float, above: Sequence[str], below: Sequence[str]) -> float:
+    """Of images with their captions, in inches."""
+    lines = sum(max((t.count("\n") + 1 for t in texts), default=1) for texts in (above, below))
+    return min(cell, 2.3) + 0.18 * lines
+
+
+def _show_captioned(
+    axes: npt.NDArray[Any], images: Images, above: Sequence[str], below: Sequence[str], colour: str
+) -> None:
+    _show_all(axes, images)
+    for axis, over, under in zip(axes, above, below, strict=False):
+        axis.set_title(over, fontsize=9, fontweight="bold", pad=4)
+        axis.set_xlabel(under, fontsize=9, color=colour, labelpad=3)
 
 
 def _columns(count: int) -> int:
