@@ -15,6 +15,9 @@ IMAGES = {
 }
 _MOST_ROWS, _MOST_CHARACTERS = 40, 200
 
+MANY_SUSPECTS = 0.1
+"""Share of labels: few data sets have so many wrong ones (Northcutt et al. 2021: 0.2% to 10.1%)."""
+
 
 def images_line(report: Report) -> str:
     """Which images were classified."""
@@ -109,6 +112,8 @@ def suspect_sentences(report: Report) -> list[str]:
     else:
         trust = "The method requires images that the network was not trained on."
     mistaken = " A suspect can be a mistake of the network: look before you change a label."
+    if count > MANY_SUSPECTS * total:
+        mistaken = " So many are mostly mistakes of the network: look before you change a label."
     return [
         f"cleanlab suspects {f'{count:,}' if count else 'none'} of {counted(total, 'label')}."
         f"{which}{mistaken if count else ''}",
@@ -121,6 +126,8 @@ def summary_sentence(report: Report) -> str:
     wrong = report.evaluation.num_images - report.evaluation.correct
     suspects = report.num_suspects
     labels = "" if suspects is None else f" {counted(suspects, 'suspected label error')}."
+    if suspects and suspects > MANY_SUSPECTS * report.evaluation.num_images:
+        labels = f" {suspects:,} labels are suspected, which are mostly the network's mistakes."
     return (
         f"{counted(wrong, 'image')} misclassified, {len(report.mistakes):,} shown. "
         f"Calibration error {report.calibration.error:.2%}.{labels}"
