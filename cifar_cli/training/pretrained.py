@@ -34,7 +34,11 @@ def find_weights(text: str) -> Path:
         return path.absolute()
     if path.suffix and not path.exists():
         raise CheckpointError(f"--init {text}: there is no such file.")
-    run = find_run(text)
+    try:
+        run = find_run(text)
+    except CheckpointError as error:
+        why = f"{error.what[0].lower()}{error.what[1:]}"
+        raise CheckpointError(f"--init: there is no such file, and {why}") from None
     folder = run.last.parent.absolute()
     found = next((file for name in FILES if (file := folder / name).is_file()), None)
     if found is None:

@@ -55,7 +55,8 @@ def saved(path: Path, classes: tuple[str, ...], **changes: object) -> Path:
 
 def own(init: object, data: Path, **changes: object) -> Config:
     """A tiny training of pictures in folders, from weights."""
-    return tiny_config(data__source=str(data), train__init=str(init), **changes)
+    config: Config = tiny_config(data__source=str(data), train__init=str(init), **changes)
+    return config
 
 
 def test_rows_of_the_head_are_matched_by_class_name(in_tmp: Path) -> None:
@@ -282,4 +283,4 @@ def test_a_run_without_a_checkpoint_is_no_start(cli: Cli, class_folders: Folders
     assert "the run runs/first has no checkpoint yet" in done.err
     done = cli("train", "--init", "fist", "--data", "images")
     assert done.code == 4
-    assert "did you mean 'first'" in done.err
+    assert "there is no such file, and no run 'fist' (did you mean 'first'?)" in done.err
