@@ -96,7 +96,7 @@ class _Optim(Section):
     """What both optimisers have."""
 
     name: str
-    init_lr_scale: Unit = 0.1
+    init_lr_scale: Unit = 0.3
     """With train.init, learning rates of the layers that are taken over, as a fraction of the
     others. A new last layer trains at the full rate."""
 
