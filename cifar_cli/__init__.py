@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "evaluate", "load_config", "load_model", "train"]
 
 _HOMES = {
-    "load_config": "cifar_cli.data.facts",
+    "load_config": "cifar_cli.training.choosing",
     "train": "cifar_cli.training.run",
     "evaluate": "cifar_cli.analysis.evaluate",
     "load_model": "cifar_cli.analysis.trained",
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
     from cifar_cli.analysis.evaluate import evaluate
     from cifar_cli.analysis.trained import load_model
-    from cifar_cli.data.facts import load_config
+    from cifar_cli.training.choosing import load_config
     from cifar_cli.training.run import train
 
 

@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +18,18 @@ from torch import Tensor, nn
 from cifar_cli import __version__
 from cifar_cli.analysis.pixel_network import PixelNetwork
 from cifar_cli.config.checking import complete_tree
-from cifar_cli.config.data_schema import LARGEST, SMALLEST
-from cifar_cli.errors import CheckpointError, check_extra
+from cifar_cli.errors import check_extra
 from cifar_cli.storage import read_regular
-from cifar_cli.training.checkpoint import EVAL_SIZE, Checkpoint, checkpoint_of
+from cifar_cli.training.checkpoint import Checkpoint, checkpoint_of
 from cifar_cli.training.document import FORMAT, VERSION
+from cifar_cli.training.exported import (
+    MAX_BYTES,
+    SAFETENSORS,
+    SUFFIX,
+    exported_errors,
+    read_safetensors,
+)
 
-MAX_BYTES = 8 * 2**30
 MAX_SIDE = 65_535
 """Longest side, in pixels, of an image that an exported graph takes."""
 INPUT, OUTPUT = "images", "logits"
@@ -79,17 +84,8 @@ def read_exported(path: Path) -> Checkpoint:
     row = format_of(path)
     assert row
     row.check_packages()
-    try:
-        with _quiet():
-            return row.read(path)
-    except (CheckpointError, MemoryError):
-        raise
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from error
-    except Exception as error:  # foreign bytes make a reader raise anything
-        raise CheckpointError(
-            f"{path} is not a file that cifar-resnet has exported as {row.name}."
-        ) from error
+    with exported_errors(path, row.name), _quiet():
+        return row.read(path)
 
 
 def metadata_of(checkpoint: Checkpoint) -> dict[str, str]:
@@ -183,20 +179,6 @@ def _write_safetensors(network: PixelNetwork, metadata: Metadata) -> bytes:
     return content
 
 
-def _read_safetensors(path: Path) -> Checkpoint:
-    from safetensors.torch import load
-
-    content = read_regular(path, MAX_BYTES)
-    size = int.from_bytes(content[:8], "little")
-    metadata = json.loads(content[8 : 8 + size])["__metadata__"]
-    document = json.loads(metadata["cifar_resnet"])
-    found = checkpoint_of(path, document | {"weights": load(content)})
-    size = document["eval_size"]
-    if type(size) is not int or not SMALLEST <= size <= LARGEST:
-        raise ValueError
-    return found if size == found.eval_size else replace(found, dropped={EVAL_SIZE: size})
-
-
 def _with_graph(path: Path, metadata: Metadata, graph: nn.Module) -> Checkpoint:
     # The schema wants weights, which are in the graph.
     document = json.loads(metadata["cifar_resnet"]) | {"weights": {"graph": torch.zeros(1)}}
@@ -225,8 +207,8 @@ _ROWS = (
     ),
     ExportFormat("torch-export", ".pt2", _write_torch, _read_torch),
     ExportFormat(
-        "safetensors", ".safetensors", _write_safetensors, _read_safetensors, ("safetensors",),
-        "safetensors", has_graph=False,
+        SAFETENSORS, SUFFIX, _write_safetensors, read_safetensors, (SAFETENSORS,), SAFETENSORS,
+        has_graph=False,
     ),
 )  # fmt: skip
 FORMATS = {row.name: row for row in _ROWS}

@@ -23,6 +23,7 @@ def find_lr(
         Literal["exp", "linear"],
         typer.Option(metavar="exp|linear", help="Space the steps logarithmically or linearly."),
     ] = "exp",
+    init: options.Init = None,
     data: options.Data = None,
     data_dir: options.DataDir = None,
     limit_train: options.LimitTrain = None,
@@ -52,17 +53,20 @@ def find_lr(
     from cifar_cli.storage import write_csv, write_json
     from cifar_cli.training.lr_search import check_range, lr_range_test
     from cifar_cli.training.memory import fewer_images, memory_errors, smaller_batch
+    from cifar_cli.training.pretrained import start_from, weights_for
     from cifar_cli.training.runtime import Runtime
 
     check_range(start_lr, end_lr, num_iter)
     files = [(out or Path("lr_range")) / f"lr_range.{end}" for end in (format_, "csv", "json")]
     notes = replacement_note(files, "find-lr")
-    runtime = Runtime.start(settings)
+    runtime, trained = Runtime.start(settings), weights_for(settings)
     with Bars(quiet, note) as bars, memory_errors(*smaller_batch(settings)):
         bars.say(notes)
         with memory_errors(*fewer_images(settings)):
             settings, dataset, splits = open_images(settings, bars.update)
         bars.say(dataset.notes)
+        start = start_from(trained, splits.class_names) if trained else None
+        bars.say([start.note] if start else [])
         curve = lr_range_test(
             settings,
             splits,
@@ -71,6 +75,7 @@ def find_lr(
             end_lr=end_lr,
             num_iter=num_iter,
             step_mode=step_mode,
+            start=start,
             on_step=bars.update,
         )
     footer = about_line("", dataset.name, "train", len(splits.train))
@@ -107,7 +112,17 @@ def train_command(given: Mapping[str, Any], config: Config, max_lr: float) -> li
     command = ["cifar-resnet", "train"]
     if given["skip_bad_images"]:
         command.append("--skip-bad-images")
-    for name in ("recipe", "config", "data", "data_dir", "limit_train", "device", "seed", "max_lr"):
+    for name in (
+        "recipe",
+        "config",
+        "init",
+        "data",
+        "data_dir",
+        "limit_train",
+        "device",
+        "seed",
+        "max_lr",
+    ):
         if values[name] is not None:
             command += [f"--{name.replace('_', '-')}", str(values[name])]
     return command + [part for setting in sets for part in ("--set", setting)]

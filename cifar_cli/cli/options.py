@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cifar_cli.config import Config
     from cifar_cli.config.loading import Chosen
 
-IMAGES, CONFIGURATION, OUTPUT = "Images", "Configuration", "Output"
+TRAINING, IMAGES, CONFIGURATION, OUTPUT = "Training", "Images", "Configuration", "Output"
 
 
 def option_maker(panel: str) -> Callable[..., Any]:
@@ -27,7 +27,9 @@ def option_maker(panel: str) -> Callable[..., Any]:
     return make
 
 
-of_images, of_configuration, of_output = map(option_maker, (IMAGES, CONFIGURATION, OUTPUT))
+of_training, of_images, of_configuration, of_output = map(
+    option_maker, (TRAINING, IMAGES, CONFIGURATION, OUTPUT)
+)
 
 Data = Annotated[
     str | None,
@@ -125,7 +127,18 @@ ValFraction = Annotated[
     ),
 ]
 
+Init = Annotated[
+    str | None,
+    of_training(
+        "--init RUN|FILE",
+        "Start from the weights of a trained network: a run (its best epoch), a checkpoint, or a "
+        "safetensors file.",
+        autocompletion=completion.runs,
+    ),
+]
+
 KEYS = {
+    "init": ("train.init",),
     "epochs": ("train.epochs",),
     "batch_size": ("train.batch_size",),
     "max_lr": ("optim.max_lr",),
@@ -170,7 +183,7 @@ def choose(
     use_environment: bool = True,
 ) -> tuple[Config, list[str]]:
     """As `resolve`, and what to say of the recipe once the images have been read."""
-    from cifar_cli.data.facts import choose_config
+    from cifar_cli.training.choosing import choose_config
 
     settings = {
         key: _number_or_auto(value) if name == "max_lr" else value
@@ -185,6 +198,8 @@ def choose(
         overrides=given.get("set_") or (),
         settings=settings,
         env=None if use_environment else {},
+        # A run that is resumed has it all, and its weights are its own.
+        **({} if use_environment else {"read_pretrained": None}),
     )
     return chosen.config, [_choice_note(chosen, bool(recipe))] if chosen.facts else []
 

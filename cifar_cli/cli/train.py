@@ -18,6 +18,7 @@ def train(
     pct_start: train_options.PctStart = None,
     weight_decay: train_options.WeightDecay = None,
     dropout: train_options.Dropout = None,
+    init: options.Init = None,
     val_fraction: options.ValFraction = None,
     run_dir: train_options.RunDirectory = None,
     name: train_options.RunName = None,

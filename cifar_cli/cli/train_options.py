@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cifar_cli.cli.options import option_maker
+from cifar_cli.cli.options import of_training, option_maker
 
-of_training, of_run = option_maker("Training"), option_maker("Run")
+of_run = option_maker("Run")
 
 Epochs = Annotated[int | None, of_training("--epochs N", "Number of epochs.")]
 BatchSize = Annotated[int | None, of_training("--batch-size N", "Batch size.")]

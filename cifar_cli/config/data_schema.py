@@ -5,10 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from cifar_cli.errors import path_problem
 
+
+def _path(text: str) -> str:
+    problem = path_problem(text)
+    try:
+        Path(text).expanduser()
+    except (RuntimeError, ValueError) as error:
+        problem = problem or str(error)
+    if problem:
+        raise ValueError(f"no path: {problem}")
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_path)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Deviation = Annotated[float, Field(ge=0.001, le=1000)]
 MOST_IMAGES = 10**9
@@ -30,10 +43,10 @@ MEAN = (0.491, 0.482, 0.447)
 class DataConfig(Section):
     """The images: source, number, size and normalisation."""
 
-    source: str = "cifar10"
+    source: PathText = "cifar10"
     """`cifar10`, `shapes`, a folder or an archive with class folders, a CSV file of path,label,
     or CIFAR-10's own archive or folder."""
-    dir: str | None = None
+    dir: PathText | None = None
     """Folder for downloads and caches. null: CIFAR_RESNET_HOME, or the platform's cache
     folder."""
     workers: int = Field(0, ge=0, le=64)
@@ -75,15 +88,3 @@ class DataConfig(Section):
         if self.mean == "auto" or self.std == "auto":
             raise ValueError("data.mean and data.std are not numbers yet: see data.statistics")
         return self.mean, self.std
-
-    @field_validator("source", "dir")
-    @classmethod
-    def _is_path(cls, text: str | None) -> str | None:
-        problem = path_problem(text or "")
-        try:
-            Path(text or "").expanduser()
-        except (RuntimeError, ValueError) as error:
-            problem = problem or str(error)
-        if problem:
-            raise ValueError(f"no path: {problem}")
-        return text

@@ -29,8 +29,12 @@ class Layers:
         """Number of the source that set a key last; of complete ones none, whose keys nobody chose
         one by one."""
 
-    def add(self, source: Mapping[str, Any]) -> None:
+    def add(self, source: Mapping[str, Any], *, is_chosen: bool = True) -> None:
         """Put the settings of a source on top.
+
+        Args:
+            source: Settings.
+            is_chosen: Whether somebody chose them, so that one without effect is refused.
 
         Raises:
             ConfigError: It is a complete configuration and wrong by itself, or one of another
@@ -54,7 +58,7 @@ class Layers:
             is_section = key in SECTIONS and isinstance(value, dict)
             self._tree[key] = {**(below or {}), **value} if is_section else value
             for inner in value if is_section else ():
-                self._set_by[f"{key}.{inner}"] = -1 if complete else self._count
+                self._set_by[f"{key}.{inner}"] = -1 if complete or not is_chosen else self._count
 
     def config(self) -> Config:
         """The configuration that they come to.
@@ -94,7 +98,7 @@ class Layers:
             return ""
         if switched > chosen or (switched == chosen and not is_word):
             return ""
-        return no_effect(key, switch, state)
+        return no_effect(key, switch, "null" if state is None else state)
 
 
 def _value(config: Config, key: str) -> Any:

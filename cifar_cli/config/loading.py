@@ -16,6 +16,7 @@ from cifar_cli.config.migration import is_complete
 from cifar_cli.config.recipe_files import EXTENDS, FITTED, read_file, recipe_trees
 from cifar_cli.config.schema import Config
 from cifar_cli.config.settings import SETTINGS
+from cifar_cli.config.starting import ReadPretrained, chosen_start, derived_settings
 from cifar_cli.config.strict_yaml import dump_yaml, parse_yaml
 from cifar_cli.errors import ConfigError, nearest_hint
 
@@ -50,6 +51,7 @@ def load_config(
     data: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
     survey: Survey | None = None,
+    read_pretrained: ReadPretrained | None = None,
 ) -> Config:
     """Build the configuration: defaults < recipe < file < environment < overrides < settings.
 
@@ -66,9 +68,12 @@ def load_config(
         env: Environment variables; None reads `os.environ`.
         survey: Tells what pictures `data.source` holds, for recipes that are fitted to them. None:
             nothing is known of them.
+        read_pretrained: Reads the network that `train.init` names, whose own settings stand between
+            those of the recipe and all others. None: it is not read.
 
     Raises:
         ConfigError: Every wrong key and value at once, in one message.
+        CheckpointError: The network that `train.init` names cannot be read.
     """
     return choose_config(
         recipe,
@@ -77,6 +82,7 @@ def load_config(
         settings={**(settings or {}), **({} if data is None else {"data.source": data})},
         env=env,
         survey=survey,
+        read_pretrained=read_pretrained,
     ).config
 
 
@@ -88,6 +94,7 @@ def choose_config(
     settings: Mapping[str, Any] | None = None,
     env: Mapping[str, str] | None = None,
     survey: Survey | None = None,
+    read_pretrained: ReadPretrained | None = None,
 ) -> Chosen:
     """As `load_config`, and which recipe was taken."""
     later: list[Mapping[str, Any]] = []
@@ -108,12 +115,14 @@ def choose_config(
         with suppress(ConfigError):  # of which `_with_recipe` tells, beside all others
             facts = survey(_images_of(later))
     if facts is None:
-        return _with_recipe(DEFAULT_RECIPE if recipe is None else recipe, later, survey)
+        return _with_recipe(
+            DEFAULT_RECIPE if recipe is None else recipe, later, survey, read_pretrained
+        )
     try:
-        return _with_recipe(OWN_RECIPE, later, lambda _: facts)
+        return _with_recipe(OWN_RECIPE, later, lambda _: facts, read_pretrained)
     except ConfigError as error:
         # Settings of the network or optimiser that the default recipe has, and `own` has not.
-        chosen = _with_recipe(DEFAULT_RECIPE, later, survey)
+        chosen = _with_recipe(DEFAULT_RECIPE, later, survey, read_pretrained)
         return chosen._replace(facts=facts, why_not_own=error.what)
 
 
@@ -121,6 +130,7 @@ def _with_recipe(
     recipe: str | os.PathLike[str] | Mapping[str, Any],
     later: Sequence[Mapping[str, Any]],
     survey: Survey | None,
+    read_pretrained: ReadPretrained | None,
 ) -> Chosen:
     """A recipe, fitted to the images if it says so, with other settings on top."""
     facts = None
@@ -133,18 +143,31 @@ def _with_recipe(
         trees.append(tree)
         if is_fitted is not None:
             fitted_after = len(trees) if is_fitted else None
+    start = chosen_start([*trees, *later])
+    pretrained = read_pretrained(start) if start is not None and read_pretrained else None
+    derived = derived_settings(pretrained, trees) if pretrained else {}
+    if pretrained:
+        later = [*later, {"train": {"init": pretrained.path}}]
     if fitted_after and survey:
-        data = _images_of([*trees, *later])
+        above = [*trees[fitted_after:], derived, *later]
+        data = _images_of([*trees[:fitted_after], *above])
         facts = survey(data)
-        own_size = data.image_size if _sets_image_size([*trees[fitted_after:], *later]) else None
+        own_size = data.image_size if _sets_image_size(above) else None
         if facts:
             trees.insert(fitted_after, fitted_settings(facts, own_size))
-    return Chosen(_merged([*trees, *later]), recipe, facts)
+    return Chosen(_merged(trees, derived, later), recipe, facts)
 
 
-def _merged(sources: Iterable[Mapping[str, Any]]) -> Config:
+def _merged(
+    recipe: Iterable[Mapping[str, Any]],
+    derived: Mapping[str, Any],
+    later: Iterable[Mapping[str, Any]],
+) -> Config:
     layers = Layers()
-    for source in sources:
+    for source in recipe:
+        layers.add(source)
+    layers.add(derived, is_chosen=False)
+    for source in later:
         layers.add(source)
     return layers.config()
 
@@ -152,7 +175,7 @@ def _merged(sources: Iterable[Mapping[str, Any]]) -> Config:
 def _images_of(sources: Iterable[Mapping[str, Any]]) -> DataConfig:
     """What sources say of the images; their other settings may need a recipe's before them."""
     parts = [s if is_complete(s) else {"data": s["data"]} for s in sources if "data" in s]
-    return _merged(parts).data
+    return _merged(parts, {}, ()).data
 
 
 def _sets_image_size(sources: Iterable[Mapping[str, Any]]) -> bool:

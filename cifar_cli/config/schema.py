@@ -11,7 +11,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from cifar_cli.config.data_schema import LARGEST, SMALLEST, DataConfig, Section, Unit
+from cifar_cli.config.data_schema import (
+    LARGEST,
+    SMALLEST,
+    DataConfig,
+    PathText,
+    Section,
+    Unit,
+)
 
 Probability = Unit
 Share = Annotated[float, Field(ge=0.0001, le=1)]
@@ -85,7 +92,16 @@ class SpeedResnetConfig(Section):
     """Add a shortcut to each group, around all of its convolutions but the first."""
 
 
-class AdamConfig(Section):
+class _Optim(Section):
+    """What both optimisers have."""
+
+    name: str
+    init_lr_scale: Unit = 0.3
+    """With train.init, learning rates of the layers that are taken over, as a fraction of the
+    others. A new last layer trains at the full rate."""
+
+
+class AdamConfig(_Optim):
     """Adam for all parameters."""
 
     name: Literal["adam"] = "adam"
@@ -96,7 +112,7 @@ class AdamConfig(Section):
     """L2 penalty, added to the gradient (not decoupled)."""
 
 
-class MuonConfig(Section):
+class MuonConfig(_Optim):
     """Muon for convolution filters, SGD with Nesterov momentum for biases and the last layer."""
 
     name: Literal["muon"] = "muon"
@@ -149,6 +165,10 @@ ScheduleConfig = OneCycleConfig | LinearConfig
 class TrainConfig(Section):
     """Length of training, batch size and loss."""
 
+    init: PathText | None = None
+    """Start from the weights of a trained network: a run (its best epoch), a checkpoint, or an
+    exported safetensors file. Network, normalisation and image size are then its own. null: start
+    from random weights."""
     epochs: int = Field(24, ge=1, le=100_000)
     """Number of epochs."""
     batch_size: int = Field(512, ge=1, le=65_536)

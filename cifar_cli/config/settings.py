@@ -46,6 +46,7 @@ DEPENDENCES = (
     Dependence("augment.cutout_size", "augment.cutout_p", _is_true),
     Dependence("augment.flip_p", "augment.flip", lambda flip: flip != "alternating"),
     Dependence("model.residual", "model.convolutions", lambda count: count > 1),
+    Dependence("optim.init_lr_scale", "train.init", _is_true),
     Dependence("runtime.winograd", "runtime.channels_last", _is_true),
     Dependence("runtime.winograd", "runtime.precision", lambda precision: precision != "bf16"),
     Dependence("runtime.native", "runtime.winograd", _is_true),

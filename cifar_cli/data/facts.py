@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from cifar_cli.config import DataConfig
 from cifar_cli.config.fitting import Facts
-from cifar_cli.config.loading import choose_config as _choose_config
-from cifar_cli.config.loading import load_config as _load_config
 
 
 def survey(data: DataConfig) -> Facts | None:
@@ -22,7 +19,3 @@ def survey(data: DataConfig) -> Facts | None:
     from cifar_cli.data.sources.load import facts_of  # which imports torch
 
     return facts_of(data)
-
-
-load_config = partial(_load_config, survey=survey)
-choose_config = partial(_choose_config, survey=survey)

@@ -12,6 +12,12 @@ from cifar_cli.models.custom_resnet import CustomResnet
 from cifar_cli.models.speed_resnet import SpeedResnet
 
 
+def head_name(model: nn.Module) -> str:
+    """The name of a network's last layer, which gives its logits."""
+    names: list[str] = [n for n, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return names[-1]
+
+
 def build_model(
     config: ModelConfig,
     num_classes: int,

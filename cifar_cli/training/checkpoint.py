@@ -95,6 +95,8 @@ def save_checkpoint(
             "history": [asdict(record) for record in state.history],
             "rng": rng_state(device),
         }
+        if state.has_new_head:
+            content["training"]["new_head"] = True
     buffer = io.BytesIO()
     torch.save(content, buffer)
     keep = path.with_name(PREVIOUS) if path.name == "last.pt" else None

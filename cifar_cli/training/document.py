@@ -198,6 +198,8 @@ class Training(_Part):
     correct: Count
     history: Annotated[list[Epoch], Field(max_length=MAX_EPOCHS, fail_fast=True)]
     rng: Generators
+    new_head: bool = False
+    """Whether the run started from a trained network's weights, all but the last layer's."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Training:

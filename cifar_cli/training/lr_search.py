@@ -32,7 +32,7 @@ from cifar_cli.training.lr_curve import (
 )
 from cifar_cli.training.runtime import Runtime, compile_errors
 from cifar_cli.training.schedule import StepSettings
-from cifar_cli.training.state import TrainState, new_state
+from cifar_cli.training.state import Start, TrainState, new_state
 from cifar_cli.training.step import NotFiniteError, Step
 
 LEAST_STEPS = SKIP_START + SKIP_END + 3
@@ -51,6 +51,7 @@ def lr_range_test(
     num_iter: int = 200,
     step_mode: Literal["exp", "linear"] = "exp",
     loader: TrainLoader | None = None,
+    start: Start | None = None,
     on_step: Callable[[str, int, int | None], None] = lambda what, done, total: None,
 ) -> LrCurve:
     """Raise the learning rate batch by batch and watch the loss.
@@ -65,6 +66,7 @@ def lr_range_test(
             Fewer than 200 are repeated, and the losses averaged.
         step_mode: Even steps of the logarithm (`exp`) or of the rate itself.
         loader: Loader of `splits.train`, which stays open; None: one for this test alone.
+        start: Weights that each sweep starts from; None: as drawn.
         on_step: Called with what is being done, steps done, and steps in all.
 
     Raises:
@@ -83,7 +85,7 @@ def lr_range_test(
         loader = loader or around.enter_context(TrainLoader(splits.train, config, runtime.device))
         for number in range(count):
             seeded = config.model_copy(update={"seed": config.seed + number})
-            state = new_state(seeded, len(splits.class_names), runtime, loader)
+            state = new_state(seeded, len(splits.class_names), runtime, loader, start)
             step = Step(state.model, state.optimizer, config, runtime, state.class_weights)
             done = number * num_iter
             batches = _endless(loader, 1 + number * num_iter, done, count * num_iter, on_step)

@@ -15,6 +15,7 @@ from cifar_cli.data.types import Dataset
 from cifar_cli.errors import CheckpointError, CifarError, ConfigError
 from cifar_cli.rundir import RunDir
 from cifar_cli.training.checkpoint import Checkpoint
+from cifar_cli.training.pretrained import is_same
 from cifar_cli.training.state import TrainState
 
 # How a run is computed may change at a resume; what it computes may not.
@@ -73,6 +74,9 @@ def resumed_settings(
         n: getattr(old.data, n) for n in ("mean", "std") if getattr(config.data, n) == "auto"
     }
     config = config.model_copy(update={"data": config.data.model_copy(update=measured)})
+    if is_same(config.train.init, old.train.init):
+        train = config.train.model_copy(update={"init": old.train.init})
+        config = config.model_copy(update={"train": train})
     before, now = flat_settings(old), flat_settings(config)
     changed = [
         Change(key, before[key], now[key])
@@ -101,6 +105,8 @@ def _refuse_what_cannot_change(
         why = None
         if change.key == "optim.name":
             why = "the optimiser's averages would not fit"
+        elif change.key == "train.init":
+            why = "the run has started from its own weights"
         elif change.key == "train.epochs" and config.train.epochs < begun:
             why = f"{begun} epochs have begun"
         elif change.key in ("seed", "data.val_fraction") and held_out:

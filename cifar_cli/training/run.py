@@ -24,6 +24,7 @@ from cifar_cli.training.loop import train_epochs
 from cifar_cli.training.memory import fewer_images, memory_errors, smaller_batch
 from cifar_cli.training.observer import Observer, Sign
 from cifar_cli.training.opening import OpenRun, open_run
+from cifar_cli.training.pretrained import start_from, weights_for
 from cifar_cli.training.result import TrainResult, finish, finished
 from cifar_cli.training.resume import (
     Change,
@@ -36,7 +37,7 @@ from cifar_cli.training.resume import (
     with_folder,
 )
 from cifar_cli.training.runtime import Runtime, compile_errors
-from cifar_cli.training.state import TrainState, new_state
+from cifar_cli.training.state import Start, TrainState, new_state
 from cifar_cli.training.stop_signal import StopSignal
 from cifar_cli.training.warning_signs import signs_after, signs_before
 
@@ -89,6 +90,10 @@ def train_in(
     elif opened.is_resume:
         observer.message(f"Nothing to resume in {run.path}: starting a new run.")
     check_place(run.path)
+    trained = None if checkpoint else weights_for(config)
+    if trained:
+        stored = config.train.model_copy(update={"init": str(trained.path)})
+        config = config.model_copy(update={"train": stored})
     with memory_errors(*fewer_images(config)):
         # The folder that a run names may be somebody else's: it is read, not written to.
         suggested = checkpoint.config.data.dir if checkpoint else None
@@ -97,9 +102,15 @@ def train_in(
         for note in dataset.notes:
             observer.message(note)
         loader = opened.stack.enter_context(TrainLoader(splits.train, config, runtime.device))
+        start = None
+        if trained:
+            start = start_from(trained, splits.class_names)
+            observer.message(start.note)
+        elif checkpoint and checkpoint.training and config.train.init:
+            start = Start(checkpoint.training.new_head)
         if config.optim.max_lr == "auto":
-            config = _with_found_lr(config, splits, loader, runtime, observer)
-        state = new_state(config, len(splits.class_names), runtime, loader)
+            config = _with_found_lr(config, splits, loader, runtime, observer, start)
+        state = new_state(config, len(splits.class_names), runtime, loader, start)
         if checkpoint:
             restore(state, checkpoint)
             changed += changed_images(dataset, splits, checkpoint, config, allow_changes)
@@ -248,14 +259,21 @@ def _note_end(
 
 
 def _with_found_lr(
-    config: Config, splits: Splits, loader: TrainLoader, runtime: Runtime, observer: Observer
+    config: Config,
+    splits: Splits,
+    loader: TrainLoader,
+    runtime: Runtime,
+    observer: Observer,
+    start: Start | None,
 ) -> Config:
     """Run the LR range test, and put its suggestion into the configuration."""
     from cifar_cli.training.lr_search import lr_range_test
 
     observer.message("Running the LR range test first (at most 200 steps).")
     with memory_errors(*smaller_batch(config)):
-        curve = lr_range_test(config, splits, runtime, loader=loader, on_step=observer.progress)
+        curve = lr_range_test(
+            config, splits, runtime, loader=loader, start=start, on_step=observer.progress
+        )
     observer.message(f"The LR range test suggests --max-lr {curve.suggestion:.3g}.")
     optim = config.optim.model_copy(update={"max_lr": float(f"{curve.suggestion:.3g}")})
     return config.model_copy(update={"optim": optim})

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cifar_cli.config import Config
 from cifar_cli.data.loader import TrainLoader
-from cifar_cli.models import build_model
+from cifar_cli.models import build_model, head_name
 from cifar_cli.rundir import EpochRecord
 from cifar_cli.training.memory import memory_errors, smaller_network
 from cifar_cli.training.observer import Running
@@ -40,6 +40,8 @@ class TrainState:
     history: list[EpochRecord] = field(default_factory=list)
     class_weights: Tensor | None = None
     """Of each class in the loss, float32 (C,); None: all alike. Follows from the images."""
+    has_new_head: bool = False
+    """Whether it started from a trained network's weights, all but the last layer's."""
     predicted: Tensor | None = None
     """How often each class was predicted in this process's last validation; int64 (C,)."""
 
@@ -65,11 +67,24 @@ class TrainState:
         self.step, self.seconds, self.losses, self.correct = 0, 0.0, [], None
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a network starts from, if not from random weights."""
+
+    has_new_head: bool
+    """Whether its last layer is drawn anew, for other classes."""
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    """Its tensors by name, without a new head's; empty for a run that is resumed."""
+    note: str = ""
+    """For the user: what was taken over."""
+
+
 def new_state(
     config: Config,
     num_classes: int,
     runtime: Runtime,
     loader: TrainLoader | None = None,
+    start: Start | None = None,
 ) -> TrainState:
     """A network and optimiser as training starts with them; seeds torch's generators.
 
@@ -79,6 +94,7 @@ def new_state(
         runtime: Where the network is placed.
         loader: Of the training images, which some networks are fitted to first, and whose classes
             are weighed; None: neither.
+        start: Weights that it starts from; None: as drawn.
 
     Raises:
         ConfigError: The network cannot take images of that size.
@@ -87,11 +103,17 @@ def new_state(
     assert not isinstance(config.optim.max_lr, str), "auto is resolved before training starts"
     torch.manual_seed(config.seed)
     size = config.data.image_size
-    sample = loader.sample if loader else None
+    sample = loader.sample if loader and not start else None
     with memory_errors(*smaller_network(config)):
         model = build_model(config.model, num_classes, size, sample, config.eval_size)
+        if start:
+            model.load_state_dict(start.weights, strict=False)
+        new = f"{head_name(model)}." if start and start.has_new_head else ()
         model = runtime.place(model)
-    state = TrainState(model, build_optimizer(model, config.optim, config.optim.max_lr))
+    names = [name for name, _ in model.named_parameters()] if start else []
+    taken_over = [name for name in names if not name.startswith(new)]
+    optimizer = build_optimizer(model, config.optim, config.optim.max_lr, taken_over)
+    state = TrainState(model, optimizer, has_new_head=bool(new))
     if loader:
         labels, setting = loader.images.labels, config.train.class_weights
         state.class_weights = class_weights(labels, num_classes, setting)
