@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cifar_cli.config import Config
 from cifar_cli.config.recipe_files import read_file
 from cifar_cli.config.settings import SETTINGS
-from cifar_cli.training.choosing import load_config
 from cifar_cli.errors import ConfigError, nearest_hint
+from cifar_cli.training.choosing import load_config
 
 Number = Annotated[int | float, Field(allow_inf_nan=False)]
 
