@@ -80,12 +80,13 @@ def run(
     The same command can run on several machines at a time, with one PostgreSQL storage. Workers
     may be stopped or killed at any time: their trials are resumed, and none is done twice.
     """
+    from cifar_cli.experiments.study_file import read_study
     from cifar_cli.experiments.sweep import check_images, work
     from cifar_cli.experiments.workers import run_workers
     from cifar_cli.output.console import remarks
 
+    check_images(read_study(study))  # before anything is stored
     place = _open(study, storage, out, name, trials=trials, minutes=minutes)
-    check_images(place.study)
     say: Callable[[str], None] = (lambda text: None) if quiet else remarks().say
 
     def tell(trial: Trial, state: Tally) -> None:

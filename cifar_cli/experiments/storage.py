@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from cifar_cli.errors import ConfigError, StorageError, check_extra
 from cifar_cli.experiments.study_file import Range, Study
@@ -40,7 +41,7 @@ def checked_url(url: str | None, folder: Path) -> str:
     """
     check_extra("sweep", ["optuna"], "A sweep")
     if url is None:
-        return f"sqlite:///{folder / 'study.db'}"
+        return f"sqlite:///{quote(str(folder / 'study.db'))}"
     kind, separator, rest = url.partition("://")
     if separator and kind == "sqlite":
         return url

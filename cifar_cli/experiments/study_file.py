@@ -15,6 +15,15 @@ from cifar_cli.config.settings import SETTINGS
 from cifar_cli.errors import ConfigError, nearest_hint
 from cifar_cli.training.choosing import load_config
 
+BETWEEN = 0.3717
+"""A share of a range at which no setting for whole numbers has one."""
+_OF_IMAGES = (
+    "data.source",
+    "data.dir",
+    "data.val_fraction",
+    "data.limit_val",
+    "data.skip_bad_images",
+)
 Number = Annotated[int | float, Field(allow_inf_nan=False)]
 
 
@@ -94,44 +103,84 @@ def read_study(path: Path) -> Study:
         ConfigError: It is no such file, or a setting or one of its values is wrong.
     """
     tree = read_file(path)
+    search = tree.get("search")
+    if isinstance(search, dict):  # each by itself, so that a message speaks of what was meant
+        tree["search"] = {
+            key: _space(value, f"{path}: search.{key:.90}") for key, value in search.items()
+        }
     try:
         study = Study.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {'; '.join(map(_problem, error.errors()))}.") from error
-    for key, space in study.search.items():
+        raise ConfigError(f"{path}: {_problems(error)}.") from error
+    for key in study.search:
         where = f"{path}: search.{key:.90}"
         if key not in SETTINGS:
             raise ConfigError(f"{where}: unknown setting{nearest_hint(key, SETTINGS)}.")
-        if key in study.set or key == "seed":
-            why = "is set for every trial" if key in study.set else "is not searched; see `seeds`"
-            raise ConfigError(f"{where} {why}.")
-        if isinstance(space, list) and len({json.dumps(value) for value in space}) < len(space):
-            raise ConfigError(f"{where}: a value stands twice.")
-        if not isinstance(space, Range) and not space:
-            raise ConfigError(f"{where}: no value to choose from.")
+        if key in study.set:
+            raise ConfigError(f"{where} is set for every trial.")
+        if key in _OF_IMAGES:
+            raise ConfigError(
+                f"{where} decides which images validate, and trials are compared on the same ones.",
+                "Put it under `set`.",
+            )
+    if "seed" in {*study.search, *study.set}:
+        raise ConfigError(f"{path}: seed: each training has its own.", "Say how many: seeds: 3")
     _check_values(study, path)
     return study
 
 
+def _space(value: Any, where: str) -> Range | list[Any]:
+    """A range, or values to choose from."""
+    if isinstance(value, dict):
+        try:
+            return Range.model_validate(value)
+        except ValidationError as error:
+            raise ConfigError(f"{where}: {_problems(error)}.") from error
+    if not isinstance(value, list) or not value:
+        raise ConfigError(f"{where}: expected a list of values, or a range with low and high.")
+    try:
+        texts = [json.dumps(choice) for choice in value]
+    except TypeError as error:  # a date of YAML's
+        raise ConfigError(f"{where}: {value!r:.90} holds a value that no setting takes.") from error
+    if len(set(texts)) < len(texts):
+        raise ConfigError(f"{where}: a value stands twice.")
+    return value
+
+
 def _check_values(study: Study, path: Path) -> None:
-    """Each end of a range and each choice must be a value that training takes."""
-    middle = {key: ends(space)[0] for key, space in study.search.items()}
+    """Each end of a range, a number between them, and each choice must be what training takes."""
+    first = first_values(study)
     for key, space in study.search.items():
-        for value in ends(space):
+        for value in _samples(space):
             try:
-                study.config({**middle, key: value})
+                study.config({**first, key: value})
             except ConfigError as error:
                 raise ConfigError(f"{path}: search.{key} with {value!r:.60}: {error}") from error
 
 
-def ends(space: Range | list[Any]) -> list[Any]:
-    """Both ends of a range, or all choices."""
-    return [space.low, space.high] if isinstance(space, Range) else space
+def first_values(study: Study) -> dict[str, Any]:
+    """One value of each searched setting."""
+    return {key: _samples(space)[0] for key, space in study.search.items()}
+
+
+def _samples(space: Range | list[Any]) -> list[Any]:
+    """Both ends of a range and a number between them, or all choices."""
+    if not isinstance(space, Range):
+        return space
+    if space.is_whole:
+        return [space.low, space.high]
+    between = space.low + (space.step or BETWEEN * (space.high - space.low))
+    return [float(space.low), float(space.high), between]
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(map(_problem, error.errors()))
 
 
 def _problem(problem: Any) -> str:
-    parts = [str(part) for part in problem["loc"] if part not in ("Range", "list[any]", "int")]
+    place = ".".join(map(str, problem["loc"]))
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        return f"unknown entry {parts[-1]!r:.60}{nearest_hint(parts[-1], Study.model_fields)}"
-    return f"{'.'.join(parts):.90}: {message[:1].lower()}{message[1:]}"
+        known = [*Study.model_fields, *Range.model_fields]
+        return f"unknown entry {place!r:.90}{nearest_hint(place, known)}"
+    return f"{f'{place:.90}: ' if place else ''}{message[:1].lower()}{message[1:]}"

@@ -23,7 +23,7 @@ from cifar_cli.experiments.storage import (
     try_again,
     values_of,
 )
-from cifar_cli.experiments.study_file import Study, ends
+from cifar_cli.experiments.study_file import Study, first_values
 from cifar_cli.experiments.trials import Attempt, Tally, may_run, tally
 from cifar_cli.rundir import EpochRecord, RunDir
 from cifar_cli.training.observer import Observer
@@ -126,11 +126,6 @@ def check_images(study: Study) -> None:
         )
 
 
-def first_values(study: Study) -> dict[str, Any]:
-    """One value of each searched setting."""
-    return {key: ends(space)[0] for key, space in study.search.items()}
-
-
 def work(
     place: Place,
     on_trial: Callable[[Trial, Tally], None],
@@ -155,13 +150,15 @@ def work(
 
     until = time.monotonic() + 60 * (place.study.minutes or float("inf"))
     while not stopped() and time.monotonic() < until:
-        state = tally(place.attempts())
+        attempts = place.attempts()
+        state = tally(attempts)
         if state.finished >= place.study.trials:
             return
+        is_waiting = any(attempt.state == "waiting" for attempt in attempts)
         with storage_errors(place.url):
             if state.lost:
                 try_again(place.opened, state.lost[0])
-            elif state.begun >= place.study.trials:
+            elif state.begun >= place.study.trials and not is_waiting:
                 time.sleep(POLL_SECONDS)
                 optuna.storages.fail_stale_trials(place.opened)
                 continue

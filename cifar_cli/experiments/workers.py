@@ -24,7 +24,7 @@ def run_workers(
     """Run a command in `count` processes until all have ended; they do not outlive this one.
 
     Args:
-        arguments: Of the command.
+        arguments: Of the command; what it prints on stdout is thrown away.
         count: Number of processes.
         variables: Environment variables that they are given beside this process's own.
         poll: Called twice a second.
@@ -35,7 +35,9 @@ def run_workers(
     program = f"from cifar_cli.__main__ import main; main(parent={os.getpid()})"
     command = [sys.executable, "-P", "-c", program, *arguments]
     environment = {**os.environ, **variables}
-    running = [subprocess.Popen(command, env=environment) for _ in range(count)]
+    running = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(count)
+    ]
     workers = list(running)
     try:
         while running:

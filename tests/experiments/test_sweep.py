@@ -63,7 +63,7 @@ def write_study(folder: Path, **changes: object) -> Path:
         ({"search": {"optim.max_lr": {"low": 0, "high": 1, "log": True}}}, "low must be above 0"),
         ({"search": {"optim.max_lr": [0.1, -1.0]}}, "with -1.0: .*greater than"),
         ({"search": {"model.widths": [[8, 8, 8]]}}, "has no effect with model.name custom_resnet"),
-        ({"search": {"seed": [1, 2]}}, "see `seeds`"),
+        ({"search": {"seed": [1, 2]}}, "seed: each training has its own"),
         ({"search": {"train.epochs": [1, 2]}}, "is set for every trial"),
         ({"search": {"optim.max_lr": [0.1, 0.1]}}, "a value stands twice"),
         ({"trails": 3}, r"unknown entry 'trails' \(did you mean 'trials'"),
@@ -219,12 +219,11 @@ def test_a_study_that_searches_something_else_under_the_same_name_is_refused(
 def test_a_trial_that_cannot_be_trained_is_told_and_not_tried_again(
     in_tmp: Path, cli: Callable[..., Answer]
 ) -> None:
-    search = {"data.source": ["shapes", "nowhere"]}
-    tree = {"search": search, "sampler": "random", "trials": 5, "data": None}
+    tree = {"search": {"device": ["cpu", "mps"]}, "sampler": "random", "trials": 6}
     found = cli("sweep", str(write_study(in_tmp, **tree)), "--json").json
-    states = {t["values"]["data.source"]: t["state"] for t in found["trials"]}
-    assert (found["finished"], states) == (5, {"shapes": "complete", "nowhere": "failed"})
-    assert all("nowhere" in t["error"] for t in found["trials"] if t["state"] == "failed")
+    assert found["finished"] == 6
+    for trial in found["trials"]:
+        assert trial["state"] == ("complete" if trial["values"]["device"] == "cpu" else "failed")
 
 
 # Workers that are killed

@@ -186,7 +186,8 @@ def test_clients_that_send_nothing_hold_up_no_one_and_are_dropped(server: Served
             ends.append(b"dropped")
         connection.close()
     assert time.monotonic() - began < TIMEOUT + 3
-    assert set(ends) == {b"HTTP/1.1 408", b"", b"dropped"}
+    # Of those beyond the limit a client sees the end, or a reset if something of it was unread.
+    assert set(ends) <= {b"HTTP/1.1 408", b"", b"dropped"}
     assert ends[-2] == b"HTTP/1.1 408"  # a header that began
     assert ends[-1] == b""  # as a browser opens connections in advance
 

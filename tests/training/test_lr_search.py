@@ -19,12 +19,13 @@ from cifar_cli.training.lr_search import lr_range_test
 from cifar_cli.training.optim import build_optimizer
 
 CPU = torch.device("cpu")
+QUICK = {"model__width": 1, "train__batch_size": 4}  # as the test takes 200 steps at least
 IMAGES = random_images(100, classes=4)
 SPLITS = Splits(IMAGES, IMAGES, tuple("abcd"), val_from="test")
 
 
 def curve(num_iter: int = 40, **options: object) -> LrCurve:
-    config = tiny_config()
+    config = tiny_config(**QUICK)
     return lr_range_test(config, SPLITS, on_cpu(config), num_iter=num_iter, **options)  # type: ignore[arg-type]
 
 
@@ -111,7 +112,9 @@ def test_muons_rates_rise_in_their_proportion(monkeypatch: pytest.MonkeyPatch) -
         return optimizer
 
     monkeypatch.setattr("cifar_cli.training.state.build_optimizer", watched)
-    config = tiny_config(optim__name="muon", optim__max_lr=0.1, optim__head_lr=20, optim__bias_lr=3)
+    config = tiny_config(
+        optim__name="muon", optim__max_lr=0.1, optim__head_lr=20, optim__bias_lr=3, **QUICK
+    )
     found = lr_range_test(config, SPLITS, on_cpu(config), num_iter=20, start_lr=1e-6, end_lr=1e-4)
     assert len(seen) == 200
     for filters, head, biases in seen:
