@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from cifar_cli.config import MuonConfig
-from cifar_cli.training.untraced import untraced
 
 # A quintic whose iteration sends all singular values into about 0.7 to 1.2.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -24,9 +23,6 @@ class Muon(torch.optim.Optimizer):
 
     Each group's learning rate is the schedule's times its own `lr_scale`.
     """
-
-    add_param_group = untraced(torch.optim.Optimizer.add_param_group)
-    zero_grad = untraced(torch.optim.Optimizer.zero_grad)
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         super().__init__(groups, {})

@@ -11,15 +11,6 @@ from torch import nn
 from cifar_cli.config import OptimConfig
 from cifar_cli.training.muon import Muon, muon_groups
 from cifar_cli.training.schedule import StepSettings
-from cifar_cli.training.untraced import untraced
-
-
-class Adam(torch.optim.Adam):
-    """torch's Adam, which is ready earlier."""
-
-    add_param_group = untraced(torch.optim.Optimizer.add_param_group)
-    zero_grad = untraced(torch.optim.Optimizer.zero_grad)
-    step = torch.no_grad()(untraced(torch.optim.Adam.step))
 
 
 def build_optimizer(
@@ -44,7 +35,7 @@ def build_optimizer(
         groups = _split(groups, slow, config.init_lr_scale)
     if config.name == "muon":
         return Muon(groups)
-    return Adam(
+    return torch.optim.Adam(
         groups,
         lr=lr,
         weight_decay=config.weight_decay,

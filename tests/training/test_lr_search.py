@@ -19,7 +19,7 @@ from cifar_cli.training.lr_search import lr_range_test
 from cifar_cli.training.optim import build_optimizer
 
 CPU = torch.device("cpu")
-QUICK = {"model__width": 1, "train__batch_size": 4}  # as the test takes 200 steps at least
+QUICK = {"train__batch_size": 4}  # as the test takes 200 steps at least
 IMAGES = random_images(100, classes=4)
 SPLITS = Splits(IMAGES, IMAGES, tuple("abcd"), val_from="test")
 
