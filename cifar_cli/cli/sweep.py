@@ -14,6 +14,7 @@ from cifar_cli.cli import options
 from cifar_cli.errors import ConfigError
 
 if TYPE_CHECKING:
+    from cifar_cli.experiments.study_file import Study
     from cifar_cli.experiments.sweep import Place, Trial
     from cifar_cli.experiments.trials import Tally
 
@@ -85,8 +86,11 @@ def run(
     from cifar_cli.experiments.workers import run_workers
     from cifar_cli.output.console import remarks
 
-    check_images(read_study(study))  # before anything is stored
-    place = _open(study, storage, out, name, trials=trials, minutes=minutes)
+    read = read_study(study)
+    check_images(read)  # before anything is stored
+    ends = {"trials": trials, "minutes": minutes}
+    read = read.model_copy(update={key: end for key, end in ends.items() if end is not None})
+    place = _open(study, storage, out, name, begin=read)
     say: Callable[[str], None] = (lambda text: None) if quiet else remarks().say
 
     def tell(trial: Trial, state: Tally) -> None:
@@ -112,7 +116,7 @@ def status(
     json: options.Json = False,
 ) -> None:
     """Show the trials of a study, and draw them."""
-    _show(_open(study, storage, out, name, must_exist=True), json)
+    _show(_open(study, storage, out, name), json)
 
 
 @app.command("best")
@@ -143,7 +147,7 @@ def best(
     from cifar_cli.output.study import best_document, best_lines
     from cifar_cli.storage import write_text
 
-    place = _open(study, storage, out, name, must_exist=True)
+    place = _open(study, storage, out, name)
     trial = best_of(place.trials(), place.study)
     if trial is None:
         raise ConfigError(f"No trial of {study} is complete.", f"Run: cifar-resnet sweep {study}")
@@ -166,19 +170,19 @@ def _open(
     storage: str | None,
     out: Path | None,
     name: str | None,
-    must_exist: bool = False,
-    **changes: Any,
+    begin: Study | None = None,
 ) -> Place:
+    """The study of a file, which is there already unless it is given as one to begin."""
     from cifar_cli.experiments.storage import checked_url, open_study
     from cifar_cli.experiments.study_file import read_study
     from cifar_cli.experiments.sweep import Place
 
     name = name or file.stem
     folder = out or Path("sweeps") / name
-    study = read_study(file).model_copy(update={k: v for k, v in changes.items() if v is not None})
+    study = begin or read_study(file)
     url = checked_url(storage, folder)
     if storage is None:
-        if must_exist and not (folder / "study.db").is_file():
+        if not begin and not (folder / "study.db").is_file():
             raise ConfigError(
                 f"There is no study in {folder}.", f"Begin it with: cifar-resnet sweep {file}"
             )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -37,8 +38,7 @@ def call(title: str, arguments: list[str]) -> tuple[dict[str, Any], dict[str, An
         CifarError: It failed; with its own message and exit code.
         Interrupted: This process was told to stop.
     """
-    program = f"from cifar_cli.__main__ import main; main(parent={os.getpid()})"
-    command = [sys.executable, "-P", "-c", program, *arguments, "--json", "--quiet"]
+    command = own_command([*arguments, "--json", "--quiet"])
     with temporary_folder() as folder, _Stops(title) as stops:
         started = time.perf_counter()
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
@@ -48,7 +48,7 @@ def call(title: str, arguments: list[str]) -> tuple[dict[str, Any], dict[str, An
                 stops.arm()
                 _, status, used = os.wait4(process.pid, 0)
             except BaseException:
-                _stop(process)
+                stop(process)
                 raise
         seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -116,14 +116,25 @@ class _Stops:
         )
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End a child: politely, so that it can save, and for certain."""
-    process.terminate()
+def own_command(arguments: Sequence[str]) -> list[str]:
+    """How to run a command of this program in a process that does not outlive this one."""
+    program = f"from cifar_cli.__main__ import main; main(parent={os.getpid()})"
+    return [sys.executable, "-P", "-c", program, *arguments]
+
+
+def stop(*processes: subprocess.Popen[bytes]) -> None:
+    """End children: politely, so that they can save, and for certain."""
+    for process in processes:
+        process.terminate()
+    until = time.monotonic() + GRACE
     try:
-        process.wait(GRACE)
+        for process in processes:
+            process.wait(max(0.0, until - time.monotonic()))
     except BaseException:  # it takes too long, or Ctrl-C came again
-        process.kill()
-        process.wait()
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
 
 
 def _failure(title: str, code: int, said: str) -> CifarError:

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     import optuna
 
 POLL_SECONDS = 1.0
-RUNS = "runs"
-"""Attribute of a trial: its folders, relative to that of the study, and what each came to."""
 
 
 class _NotMine(Exception):  # noqa: N818 - no error: another worker has the trial
@@ -126,12 +124,7 @@ def check_images(study: Study) -> None:
         )
 
 
-def work(
-    place: Place,
-    on_trial: Callable[[Trial, Tally], None],
-    settings: Mapping[str, Any] | None = None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> None:
+def work(place: Place, on_trial: Callable[[Trial, Tally], None]) -> None:
     """Train trials until the study is complete, or its minutes are over.
 
     Trials that other workers have lost are resumed. While others train the last ones, it waits.
@@ -139,8 +132,6 @@ def work(
     Args:
         place: The study.
         on_trial: Told of each trial that ended here.
-        settings: More settings of every training, such as its threads.
-        stopped: Whether to stop before the next trial.
 
     Raises:
         Interrupted: A signal; the trial is saved, and the next worker resumes it.
@@ -149,7 +140,7 @@ def work(
     import optuna
 
     until = time.monotonic() + 60 * (place.study.minutes or float("inf"))
-    while not stopped() and time.monotonic() < until:
+    while time.monotonic() < until:
         attempts = place.attempts()
         state = tally(attempts)
         if state.finished >= place.study.trials:
@@ -164,7 +155,7 @@ def work(
                 continue
             seen: list[int] = []
             try:
-                attempt = partial(_attempt, place, settings or {}, seen)
+                attempt = partial(_attempt, place, seen)
                 place.opened.optimize(attempt, n_trials=1, catch=(_NotMine,))
             except optuna.exceptions.UpdateFinishedTrialError:
                 seen.clear()  # this process was held up for so long that another one took it over
@@ -179,9 +170,7 @@ def work(
                 on_trial(trial, tally(place.attempts()))
 
 
-def _attempt(
-    place: Place, settings: Mapping[str, Any], seen: list[int], trial: optuna.Trial
-) -> float:
+def _attempt(place: Place, seen: list[int], trial: optuna.Trial) -> float:
     """Train a trial, or what is left of it; the objective, mean over its seeds."""
     from optuna import TrialPruned
 
@@ -197,9 +186,8 @@ def _attempt(
         for seed in range(1, study.seeds + 1):
             watch = _Watch(trial, study) if seed == 1 else Observer()
             folder = place.folder / "trials" / f"{own.first:04d}" / f"seed-{seed}"
-            results.append(trained(study.config(values | dict(settings), seed), folder, watch))
-        trial.set_user_attr(RUNS, [{"val_accuracy": a, "val_loss": b} for a, b in results])
-        return fmean(r[0 if study.objective == "val_accuracy" else 1] for r in results)
+            results.append(trained(study, values, seed, folder, watch))
+        return fmean(results)
     except DivergedError as error:
         trial.set_user_attr("diverged", str(error))
         raise TrialPruned from error
@@ -212,12 +200,16 @@ def _attempt(
         raise _NotMine from error
 
 
-def trained(config: Config, folder: Path, observer: Observer) -> tuple[float, float]:
-    """Train in a folder, or resume there; accuracy and loss of validation at the end."""
+def trained(
+    study: Study, values: Mapping[str, Any], seed: int, folder: Path, observer: Observer
+) -> float:
+    """Train with values in a folder, or resume there; the objective at the end."""
+    config = study.config(values, seed)
     while RunDir(folder).is_running:  # a worker that is taken for dead, and is only slow
         time.sleep(POLL_SECONDS)
     result = train(config, folder, resume=True, observer=observer)
-    return result.val_accuracy, result.val_loss
+    objective: float = getattr(result, study.objective)
+    return objective
 
 
 def best_of(trials: Sequence[Trial], study: Study) -> Trial | None:
@@ -241,6 +233,5 @@ def confirm(place: Place, trial: Trial, seeds: int, progress: Callable[[str], No
     for seed in range(place.study.seeds + 1, place.study.seeds + 1 + seeds):
         progress(f"Trial {trial.number} again, with seed {seed}")
         folder = place.folder / "confirm" / f"{trial.number:04d}" / f"seed-{seed}"
-        accuracy, loss = trained(place.study.config(trial.values, seed), folder, Observer())
-        found.append(accuracy if place.study.objective == "val_accuracy" else loss)
+        found.append(trained(place.study, trial.values, seed, folder, Observer()))
     return found

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 
 from cifar_cli.errors import CifarError, OutOfMemoryError
-from cifar_cli.experiments.child import GRACE, NO_MEMORY, signal_name
+from cifar_cli.experiments.child import NO_MEMORY, own_command, signal_name, stop
 
 POLL_SECONDS = 0.5
 
@@ -32,8 +30,7 @@ def run_workers(
     Raises:
         CifarError: One failed, with its own exit code. The others were run to their end.
     """
-    program = f"from cifar_cli.__main__ import main; main(parent={os.getpid()})"
-    command = [sys.executable, "-P", "-c", program, *arguments]
+    command = own_command(arguments)
     environment = {**os.environ, **variables}
     running = [
         subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(count)
@@ -45,7 +42,7 @@ def run_workers(
             running = [process for process in running if process.poll() is None]
             poll()
     except BaseException:
-        _stop(workers)
+        stop(*workers)
         raise
     codes = [process.returncode for process in workers]
     for code in codes:
@@ -62,15 +59,3 @@ def run_workers(
             )
             error.exit_code = code if code > 0 else 128 - code
             raise error
-
-
-def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End processes: politely, so that they can save, and for certain."""
-    for process in processes:
-        process.terminate()
-    until = time.monotonic() + GRACE
-    for process in processes:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, until - time.monotonic()))
-        process.kill()
-        process.wait()

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
-from rich.text import Text
 
 from cifar_cli.output.console import counted
+from cifar_cli.output.tables import new_table
 
 if TYPE_CHECKING:
     from cifar_cli.analysis.paired import Comparison, Pair
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def compared_table(comparison: Comparison) -> Table:
     """One row per network: its accuracy with its interval."""
     images = f"{len(comparison.images):,} images"
-    table = _table(f"Runs on {images}", "Run", "Correct", "Accuracy %", "95% interval")
+    headers = "Run", "Correct", "Accuracy %", "95% interval"
+    table = new_table(f"Runs on {images}", *headers, names=headers[:1])
     for run in comparison.runs:
         low, high = (f"{100 * end:.2f}" for end in run.interval)
         correct, accuracy = f"{run.correct:,}", f"{100 * run.accuracy:.2f}"
@@ -35,9 +36,8 @@ def difference_table(pair: Pair) -> Table:
     if left_out:
         caption += f" {left_out:,} classes in between."
     headers = "Class", "Images", "Lost", "Gained", "Points", "95% interval"
-    table = _table(
-        f"Classes, from {pair.before.name} to {pair.after.name}", *headers, caption=caption
-    )
+    title = f"Classes, from {pair.before.name} to {pair.after.name}"
+    table = new_table(title, *headers, names=headers[:1], caption=caption)
     for one in shown:
         counts = [f"{number:,}" for number in (one.num_images, one.lost, one.gained)]
         table.add_row(one.name, *counts, _signed(one.difference or 0), _range(one.interval))
@@ -46,9 +46,8 @@ def difference_table(pair: Pair) -> Table:
 
 def setting_table(settings: Mapping[str, Sequence[Any]], names: Iterable[str]) -> Table:
     """The settings that differ: one row each, one column per run."""
-    table = Table(title="Settings that differ", header_style="bold")
-    for name in ("Setting", *names):
-        table.add_column(name, overflow="fold")
+    headers = "Setting", *names
+    table = new_table("Settings that differ", *headers, names=headers)
     for key, values in settings.items():
         table.add_row(key, *("--" if value is None else str(value) for value in values))
     return table
@@ -57,7 +56,7 @@ def setting_table(settings: Mapping[str, Sequence[Any]], names: Iterable[str]) -
 def seed_table(accuracies: Mapping[str, Sequence[float]], intervals: Sequence[Any]) -> Table:
     """One row per recipe of a bench: the mean of its runs."""
     headers = "Recipe", "Runs", "Mean accuracy %", "95% interval", "Lowest", "Highest"
-    table = _table("Recipes", *headers)
+    table = new_table("Recipes", *headers, names=headers[:1])
     for (name, values), spread in zip(accuracies.items(), intervals, strict=True):
         low, high = (f"{100 * end:.2f}" for end in spread.interval)
         ends = (f"{100 * end:.2f}" for end in (min(values), max(values)))
@@ -112,15 +111,6 @@ def correction_lines(comparisons: int) -> list[str]:
     return [
         f"The p-values are corrected for {comparisons} comparisons (Holm). The intervals are not."
     ]
-
-
-def _table(title: str, *headers: str, caption: str = "") -> Table:
-    """A table whose first column holds names, and the others numbers."""
-    table = Table(title=Text(title), caption=caption or None, header_style="bold")
-    table.add_column(headers[0], overflow="fold")
-    for header in headers[1:]:
-        table.add_column(Text(header), justify="right", no_wrap=True)
-    return table
 
 
 def _signed(share: float) -> str:
